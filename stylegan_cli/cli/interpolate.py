@@ -35,7 +35,8 @@ from .params import GRID, STYLES, Number
 @click.option(
     "--styles",
     type=STYLES,
-    help="Styles that --kind mix fades: coarse, middle, fine, or layer indices such as 0-6. Default: coarse.",
+    help="Styles that --kind mix fades: coarse, middle, fine, or layer indices such as 0-6. Default: coarse, or 0 "
+    "in a model of two styles.",
 )
 @click.option(
     "--sweep",

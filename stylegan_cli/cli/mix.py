@@ -19,9 +19,9 @@ _IMAGES = "images, as seeds such as 0,5,10-20 or as files of latents (.npz, .npy
 @click.option(
     "--styles",
     type=STYLES,
-    default="coarse",
     help="Styles to take from the column image: coarse (4x4 and 8x8 pixels: pose, shape), middle (16x16, 32x32), fine "
-    "(64x64 and up: color, texture), or layer indices such as 0-6. A smaller model divides its levels among the three.",
+    "(64x64 and up: color, texture), or layer indices such as 0-6. A smaller model divides its levels among the three. "
+    "Default: coarse, or 0 in a model of two styles.",
 )
 @click.option(
     "--blend",

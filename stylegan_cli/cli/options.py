@@ -229,9 +229,9 @@ speed_options = combine_options(
 encoder_option = click.option(
     "--encoder",
     metavar="PATH",
-    help="Encoder: a file, or a run folder of `sgan encoder fit`, `sgan translate fit` or `sgan train "
-    "--mode-regularize`. Default: the newest one in "
-    "--runs for the model and the task; else, to encode images of the bundled model, the bundled one.",
+    help="Encoder: a file, or a run folder of `sgan encoder fit`, `sgan translate fit`, or `sgan train` with "
+    "--recipe bigan, --recipe vaegan or --mode-regularize. Default: the newest one in --runs for the model and the "
+    "task; else, to encode images of the bundled model, the bundled one.",
 )
 
 # Passes `outdir`.
@@ -364,9 +364,9 @@ projection_options = combine_options(
     click.option(
         "--space",
         type=click.Choice(["w", "w+", "z"]),
-        default="w",
         help="Latent space to search: w (one latent for all layers), w+ (one per layer: closer, but harder to edit) or "
-        "z (input of the mapping network).",
+        "z (the model's input, with the class as it is). Default: w, or z in a model without a mapping network, whose "
+        "w is z and the class.",
     ),
     click.option(
         "--loss",

@@ -178,7 +178,8 @@ def project(views: Views, call: ProjectCall, job: Job) -> dict[str, Any]:
     """Search the latents of a photo, and show the best so far."""
     session, path = views.session, views.folder.find(call.photo, ".png")
     loss = "lpips" if session.D is None else "discriminator"
-    request = ProjectRequest(images=[str(path)], steps=call.steps, space=call.space, loss=loss, init=call.init)
+    space = call.space if session.G.config.has_mapping else None  # which is the best for such a model
+    request = ProjectRequest(images=[str(path)], steps=call.steps, space=space, loss=loss, init=call.init)
     image: dict[str, Any] = {}
 
     def watch(ws: Any) -> None:
@@ -193,7 +194,7 @@ def project(views: Views, call: ProjectCall, job: Job) -> dict[str, Any]:
     result = session.project(request, progress, watch)
     folder = views.folder.new_folder(path.stem)
     files = result.save(folder)
-    options = {"steps": call.steps, "space": call.space, "loss": loss, "init": call.init, "outdir": folder}
+    options = {"steps": call.steps, "space": space, "loss": loss, "init": call.init, "outdir": folder}
     command = views.commands.line(f"project {path}", **options)
     return _found(views, files, result.images[0], result.psnr[0], command)
 

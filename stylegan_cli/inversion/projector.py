@@ -12,9 +12,11 @@ Where latents also move the image (Karras et al. 2021), its rotation and transla
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +24,7 @@ from torch.nn import functional as F
 
 from ..detectors.distances import Loss
 from ..errors import SganError
+from ..models.config import GeneratorConfig
 from ..models.frozen import frozen_synthesis
 from ..models.generator import Generator
 from ..progress import Progress, silent
@@ -31,6 +34,7 @@ from ..sampling.latents import sample_noise
 from ..sampling.view import input_indices
 from .view import View, without_view
 
+Options = TypeVar("Options", bound="ProjectionOptions")
 Watch = Callable[[Tensor], None]  # takes the best latents so far of a batch [N, num_ws, w_dim], after each step
 _NUM_SAMPLES = 10_000  # for the mean and the standard deviation of W
 _NOISE_WEIGHT = 1e5
@@ -41,7 +45,7 @@ _MAX_PATH_LENGTH = 100  # number of intermediate latents to keep
 class ProjectionOptions:
     """Options of a projection."""
 
-    space: str = "w"  # 'w': one w for all layers; 'w+': one for each; 'z'
+    space: str | None = None  # 'w': one w for all layers; 'w+': one for each; 'z'; None: see `for_model`
     steps: int = 1000
     candidates: int | None = None  # random images, the closest of which is the start; 0: the mean; None: steps / 2
     noise: str = "optimize"  # 'optimize': also optimize noise; 'const': use the model's own noise
@@ -65,6 +69,11 @@ class ProjectionOptions:
             batch=checks.integer(1),
         )
 
+    def for_model(self: Options, config: GeneratorConfig) -> Options:
+        """These options with the space that is searched by default: w. Without a mapping network that is z and the
+        label, so z, which keeps the label and the range of z."""
+        return self if self.space else dataclasses.replace(self, space="w" if config.has_mapping else "z")
+
 
 @dataclass(frozen=True)
 class ProjectedLatents:
@@ -84,6 +93,7 @@ class Start:
 
     ws: Tensor  # [N or 1, num_ws, w_dim]
     noise: list[Tensor] | None = None  # [N or 1, 1, h, w] for each layer with noise
+    z: Tensor | None = None  # [N or 1, z_dim] that these are mapped from, for a search in Z
 
     def select(
         self,
@@ -91,7 +101,8 @@ class Start:
     ) -> Start:
         if len(self.ws) == 1:
             return self
-        return Start(self.ws[part], self.noise and [maps[part] for maps in self.noise])
+        z = None if self.z is None else self.z[part]
+        return Start(self.ws[part], self.noise and [maps[part] for maps in self.noise], z)
 
 
 def project(
@@ -197,7 +208,8 @@ class Projector:
         start: Start | None = None,
         progress: Progress = silent,  # over the candidates
     ):
-        self.G, self.targets, self.loss, self.options, self.mask = G, targets, loss, options, mask
+        self.G, self.targets, self.loss, self.mask = G, targets, loss, mask
+        self.options = options = options.for_model(G.config)
         self.done, self.progress = 0, progress
         self.exploration = 0.0 if start else 0.05  # of the deviation
         self.synthesis = frozen_synthesis(G)  # where no gradients are needed
@@ -214,7 +226,8 @@ class Projector:
             for m in self.noise:
                 _normalize(m)
                 m.requires_grad_(True)
-        self.view = View(G, n, start and start.ws) if options.view == "optimize" and input_indices(G) else None
+        moved = start.ws if start and start.z is None else None
+        self.view = View(G, n, moved) if options.view == "optimize" and input_indices(G) else None
         self.parameters = [self.x, *(self.noise or []), *([self.view.motion] if self.view else [])]
         self.optimizer = torch.optim.Adam(self.parameters, lr=options.lr, betas=(0.9, 0.999))
         infinite = torch.full([n], math.inf, device=device)
@@ -282,6 +295,8 @@ class Projector:
         mean = w.mean(0)
         points = z if options.space == "z" else w
         std = (points - points.mean(0)).square().sum(1).mean().sqrt()
+        if start is not None and options.space == "z":
+            return *self._start_in_z(start), std
         if start is not None:
             ws = start.ws if self.options.view == "const" else without_view(self.G, start.ws)
             return _to_space(ws, options.space).expand(n, -1, -1), None, std
@@ -297,6 +312,16 @@ class Projector:
             return z[chosen][:, None], None if c is None else c[chosen], std
         k = self.G.num_ws if options.space == "w+" else 1
         return candidates[chosen][:, None].expand(-1, k, -1), None, std
+
+    def _start_in_z(self, start: Start) -> tuple[Tensor, Tensor | None]:
+        """Return z [N, 1, z_dim] and labels [N, c_dim]. Raises SganError if only a mapping network knows them."""
+        z, c, n, space = start.z, None, len(self.targets), self.G.label_space
+        if z is None and self.G.config.has_mapping:
+            raise SganError("--init has latents in W, which --space z cannot start from.", hint="Use --space w or w+.")
+        if z is None:
+            labels = torch.tensor(space.vectors) if space.vectors else torch.eye(space.c_dim)
+            z, c = self.G.mapping.invert(start.ws, labels.to(start.ws) if space.c_dim else None)
+        return z[:, None].expand(n, -1, -1), None if c is None else c.expand(n, -1)
 
     def _samples(self) -> tuple[Tensor, Tensor | None, Tensor]:  # z [S, z_dim], c [S, c_dim], w [S, w_dim]
         config, options = self.G.config, self.options
@@ -328,11 +353,9 @@ class Projector:
 
 def _to_space(
     ws: Tensor,  # [N, num_ws, w_dim]
-    space: str,
+    space: str | None,  # 'w' or 'w+'
 ) -> Tensor:  # [N, K, w_dim]
     """Convert initial latents to the space of the search. Raises SganError if that is not possible."""
-    if space == "z":
-        raise SganError("--init has latents in W, which --space z cannot start from.", hint="Use --space w or w+.")
     if space == "w+":
         return ws
     if not torch.allclose(ws, ws[:, :1], atol=1e-4):

@@ -49,6 +49,7 @@ class GeneratorConfig(ImageConfig):
 
     family: ClassVar[str]  # name in files and in the registry
     title: ClassVar[str]  # name for users
+    has_mapping: ClassVar[bool] = True  # whether a mapping network makes w of z and the label
     has_styles: ClassVar[bool] = True  # whether several latents w control an image, which can be mixed
     half_type: ClassVar[str] = "fp16"  # the precision of mixed training on a GPU, a name of training.choices.PRECISIONS
     is_chain: ClassVar[bool] = False  # whether it is a chain of generators, see models/chain
@@ -111,6 +112,7 @@ class StyledConfig(GeneratorConfig):
 class DirectConfig(GeneratorConfig):
     """Generators without a mapping network: w is z, with the label."""
 
+    has_mapping: ClassVar[bool] = False
     has_styles: ClassVar[bool] = False
 
     w_avg_beta: float = 0.995  # decay of the running mean of w, per batch
@@ -153,6 +155,15 @@ class LevelsConfig(ImageConfig):
             )
             for k in range(n + 1)
         )
+
+    def size_with(
+        self,
+        level: int,  # 4 * 2^k
+    ) -> str:  # as --size takes it
+        """The size of images of this aspect ratio whose highest level is the given one."""
+        h0, w0, _ = base_size(self.height, self.width, 0)
+        height, width = h0 * level // 4, w0 * level // 4
+        return f"{height}" if height == width else f"{height}x{width}"
 
     def _details(self) -> list[str]:
         return [*super()._details(), f"channel base {self.channel_base}"]

@@ -9,10 +9,13 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..layers import EqualLinear, normalize_2nd_moment
 from ..layers.statistics import RunningMean
 from .config import DirectConfig, StyledConfig
+
+_LARGEST = 1 - 1e-6  # uniform number that has a normal one in float32
 
 
 class MappingNetwork(RunningMean):
@@ -82,6 +85,21 @@ class MappingNetwork(RunningMean):
         ws = x[:, None].repeat(1, self.num_ws, 1)
         return self.truncate(ws, truncation_psi, truncation_cutoff)
 
+    def invert(
+        self,
+        ws: Tensor,  # [N, num_ws, w_dim]
+        labels: Tensor | None,  # [L, c_dim] to choose from; None: unconditional
+    ) -> tuple[Tensor, Tensor | None]:  # z [N, z_dim] and labels [N, c_dim]
+        """Return what is mapped to latents by a network without layers: z, at the length that the normalization of
+        both together gave it, and the label whose embedding is closest."""
+        assert self.num_layers == 0
+        z, label = ws[:, 0].split([self.z_dim, ws.shape[2] - self.z_dim], 1)
+        if labels is None:
+            return z, None
+        embedded = self.embed(labels)
+        chosen = (normalize_2nd_moment(label) @ normalize_2nd_moment(embedded).t()).argmax(1)
+        return z * (embedded[chosen].norm(dim=1) / label.norm(dim=1))[:, None], labels[chosen]
+
     def truncate(
         self,
         ws: Tensor,  # [N, num_ws, w_dim]
@@ -139,6 +157,19 @@ class DirectMapping(MappingNetwork):
         if c is None:
             raise ValueError(f"this network is conditional: it needs c of shape [N, {self.c_dim}]")
         return torch.cat([z, self.embed(c)], 1)
+
+    def invert(
+        self,
+        ws: Tensor,  # [N, num_ws, w_dim]
+        labels: Tensor | None,  # [L, c_dim] to choose from; None: unconditional
+    ) -> tuple[Tensor, Tensor | None]:  # z [N, z_dim], 0 where it has no effect, and labels [N, c_dim]
+        z = ws[..., : self.part].flatten(1)
+        z = F.pad(z, (0, self.z_dim - z.shape[1]))
+        if self.uniform:
+            z = math.sqrt(2) * torch.erfinv(z.clamp(-_LARGEST, _LARGEST))
+        if labels is None:
+            return z, None
+        return z, labels[torch.cdist(ws[:, 0, self.part :], self.embed(labels)).argmin(1)]
 
     def truncate(
         self,

@@ -73,6 +73,10 @@ class Encoder:
         return f"{self.path} ({'; '.join(known)})" if known else str(self.path)
 
     @property
+    def predicts_z(self) -> bool:
+        return isinstance(self.network, MappedEncoder)
+
+    @property
     def task(self) -> str:
         return self.info.task if self.info else "invert"
 

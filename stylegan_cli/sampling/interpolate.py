@@ -21,7 +21,7 @@ from .generate import SamplingOptions
 from .labels import class_labels
 from .latent_files import Latents, collect_latents
 from .latents import latents_from_seeds
-from .mixing import mix_styles, style_indices
+from .mixing import mix_styles, mixed_styles
 from .view import input_indices, view_path
 
 Kind = Literal["spline", "linear", "slerp", "trunc", "mix"]
@@ -91,15 +91,18 @@ def spherical(
     seeds: Sequence[int],  # [K]
     options: SamplingOptions,
 ) -> Path:
-    """A closed path along great circles in Z (White 2016, section 2.1), mapped to W; class labels are interpolated."""
+    """A closed path along great circles in Z (White 2016, section 2.1), mapped to W. The lengths of z, which count
+    where no mapping network normalizes it, and class labels are interpolated linearly."""
     device = G.device
     z = latents_from_seeds(seeds, G.config.z_dim).to(device)
+    lengths = linear(z.norm(dim=1, keepdim=True) / z.shape[1] ** 0.5)
     c = class_labels(options.class_index, seeds, G.label_space)
     classes = None if c is None else linear(c.to(device))
 
     def path(t: Tensor) -> Tensor:
         i, j, fraction = _locate(t, z)
-        return G.mapping(slerp(z[i], z[j], fraction), classes and classes(t), options.trunc, options.trunc_cutoff)
+        points = slerp(z[i], z[j], fraction) * lengths(t)
+        return G.mapping(points, classes and classes(t), options.trunc, options.trunc_cutoff)
 
     return path
 
@@ -167,7 +170,7 @@ def plan_video(
     cells: int | None = None,  # number of cells, which get keyframes in turn; None: 1; for 'trunc', one per keyframe
     steps: int = 45,  # frames from one keyframe to the next
     loop: bool = True,
-    styles: str | Sequence[int] = "coarse",  # styles to interpolate, for 'mix'
+    styles: str | Sequence[int] | None = None,  # styles to interpolate, for 'mix'; None: see `mixed_styles`
     sweep: tuple[float, float] = (0.0, 1.0),  # range of psi, for 'trunc'
     lock_view: bool = False,  # keep the latent that moves the image, that of each cell's first keyframe
     model: str | None = None,  # fingerprint of G, if known
@@ -184,7 +187,8 @@ def plan_video(
     if options.view(G) is not None and len(items) == (cells or 1) < min_keyframes * (cells or 1):
         items = [*items, *items]  # images that only move
     latents = collect_latents(G, items, options, model)
-    indices = style_indices(G.layers, styles) if kind == "mix" else []
+    instead = "Use --kind spline" + (", and remove --styles." if styles else ".")
+    indices = mixed_styles(G.layers, styles, instead) if kind == "mix" else []
     assignment = _assign_keyframes(len(latents), cells, min_keyframes)
 
     def path(keyframes: list[int]) -> Path:

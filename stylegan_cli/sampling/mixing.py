@@ -7,10 +7,27 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..errors import SganError, plural
+from ..errors import SganError
 from ..models.generator import LayerInfo
 
 SPANS = ("coarse", "middle", "fine")
+
+
+def mixed_styles(
+    layers: Sequence[LayerInfo],  # the model's layer table
+    styles: str | Sequence[int] | None,  # see `style_indices`; None: 'coarse', or the first one of two
+    instead: str,  # hint if there are no styles
+) -> list[int]:
+    """Return the indices, among the num_ws latents, of styles to mix. Raises SganError as `style_indices` does, and if
+    the model has one latent."""
+    num_ws = max(row.w_index for row in layers) + 1
+    if num_ws == 1:
+        raise SganError(
+            "This model has one latent for all layers, so there are no styles to choose or to mix.", hint=instead
+        )
+    if styles is None:
+        styles = "coarse" if num_ws >= len(SPANS) else [0]
+    return style_indices(layers, styles)
 
 
 def style_indices(
@@ -29,16 +46,12 @@ def style_indices(
         if invalid := [i for i in styles if not 0 <= i < num_ws]:
             raise SganError(f"This model has no style {invalid[0]}.", hint=f"Choose {option} from 0-{num_ws - 1}.")
         return list(styles)
+    spans = ", ".join(SPANS)
     if num_ws == 1:
-        raise SganError(
-            "This model has one latent for all layers, so there are no styles to choose or to mix.",
-            hint="Interpolate instead: sgan interpolate --seeds 1,2",
-        )
+        raise SganError(f"This model has one latent for all layers, so none for {spans}.", hint=f"Remove {option}.")
     if num_ws < len(SPANS):
-        spans = ", ".join(SPANS)
-        raise SganError(
-            f"This model has {plural(num_ws, 'style')}, too few for {spans}.", hint=f"Choose {option} by number."
-        )
+        numbers = " or ".join(map(str, range(num_ws)))
+        raise SganError(f"This model has {num_ws} styles, too few for {spans}.", hint=f"Choose {option} {numbers}.")
     group = {row.w_index: row.group for row in layers}
     units = [group[i] for i in range(num_ws)]  # levels, or thirds if there are too few levels
     if len(set(units)) < 3:

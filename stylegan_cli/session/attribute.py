@@ -91,6 +91,7 @@ def prepare_attribution(
 
     Raises SganError if anything is wrong with them.
     """
+    request = request.for_model(model.G.config)
     images, fit = request.images, {"crop": request.crop, "pad": request.pad}
     task = prepare_input(model.snapshot, images, **fit) if images else None
     dataset = open_training_dataset(model.info, request.data) if request.data is not None else None

@@ -170,10 +170,24 @@ def latents_of(
     features: list[list[Tensor]] | None = None,  # receives those for the encoder's skips, after each pass
 ) -> Tensor:  # [N, num_ws, w_dim]
     """Encode images, reduced or enlarged to what the encoder takes."""
-    E = encoder.network
-    if inputs.shape[2:] != E.input_size:
-        inputs = F.interpolate(inputs, E.input_size, mode="bilinear", antialias=True, align_corners=False)
-    return encode(E, model.G, inputs, skips=encoder.skips, features=features)
+    inputs = _resized(encoder, inputs)
+    return encode(encoder.network, model.G, inputs, skips=encoder.skips, features=features)
+
+
+@torch.no_grad()
+def z_of(
+    encoder: Encoder,  # with `predicts_z`
+    inputs: Tensor,  # as for `latents_of`
+) -> Tensor:  # [N, z_dim]
+    """Encode images in Z with an encoder that predicts it."""
+    return encoder.network.E(_resized(encoder, inputs))[:, 0]
+
+
+def _resized(encoder: Encoder, inputs: Tensor) -> Tensor:  # [N, inputs, *input_size]
+    size = encoder.network.input_size
+    if inputs.shape[2:] == size:
+        return inputs
+    return F.interpolate(inputs, size, mode="bilinear", antialias=True, align_corners=False)
 
 
 def encoding_files(

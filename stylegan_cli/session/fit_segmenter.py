@@ -226,7 +226,8 @@ def search_latents(
     loss = load_loss("pixel" if D is None else "discriminator", levels, model.path, model.device)
     height, width = targets.shape[2:]
     batch = min(max(_PIXELS // (height * width), 1), 8) if targets.device.type == "cpu" else None
-    options = ProjectionOptions(space="w+", steps=steps, noise="const", batch=batch)
+    space = "w+" if model.G.config.has_mapping else None
+    options = ProjectionOptions(space=space, steps=steps, noise="const", batch=batch)
     result = project(model.G, targets, loss, options, start=None if start is None else Start(start), progress=progress)
     if result.interrupted:
         raise KeyboardInterrupt

@@ -28,7 +28,7 @@ class InterpolateRequest(SamplingOptions):
     fps: int = 30  # frames per second
     loop: bool = True  # return to the first keyframe
     grid: tuple[int, int] | None = None  # rows and columns of cells, each with its own keyframes
-    styles: str | Sequence[int] | None = None  # that kind 'mix' fades; None: 'coarse'
+    styles: str | Sequence[int] | None = None  # that kind 'mix' fades; None: see `mixed_styles`
     sweep: tuple[float, float] | None = None  # range of psi for kind 'trunc'; None: 0 to 1
     lock_view: bool = False  # keep the first keyframe's latent of the input, which translates and rotates the image
 
@@ -71,7 +71,7 @@ def interpolate(
         cells=grid and grid[0] * grid[1],
         steps=request.frames,
         loop=request.loop,
-        styles=request.styles or "coarse",
+        styles=request.styles,
         sweep=request.sweep or (0.0, 1.0),
         lock_view=request.lock_view,
         model=model.fingerprint,

@@ -15,7 +15,7 @@ from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.generate import SamplingOptions, generate_images
 from ..sampling.latent_files import Latents, filename_part, save_latents
-from ..sampling.mixing import mix_styles, style_indices
+from ..sampling.mixing import mix_styles, mixed_styles
 from .model import ImagesResult, Model, OutputImage, tuned_note, upcast
 
 
@@ -25,7 +25,7 @@ class MixRequest(SamplingOptions):
 
     rows: Sequence[int | str] = range(4)
     cols: Sequence[int | str] = range(4, 10)  # images that the chosen styles come from
-    styles: str | Sequence[int] = "coarse"  # 'coarse', 'middle', 'fine', or indices of w
+    styles: str | Sequence[int] | None = None  # 'coarse', 'middle', 'fine', or indices of w; None: see `mixed_styles`
     blend: float = 1.0  # from the row (0) to the column (1)
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ def mix(
     """Mix the styles of rows and columns in a grid of images. Raises SganError if a file or the styles do not fit the
     model."""
     sampling = upcast(SamplingOptions, request)
-    indices = style_indices(model.G.layers, request.styles)
+    indices = mixed_styles(model.G.layers, request.styles, "Interpolate instead: sgan interpolate --seeds 1,2")
     sources = model.latents([*request.rows, *request.cols], sampling)
     R = sum(item < len(request.rows) for item in sources.items)
     K = len(sources) - R

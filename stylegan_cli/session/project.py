@@ -31,7 +31,7 @@ from ..inversion.tuning import tune
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.generate import LatentSpace, SamplingOptions
-from .encode import latents_of, open_encoder
+from .encode import latents_of, open_encoder, z_of
 from .model import Model, upcast
 
 ENCODER = "encoder"  # as `init`
@@ -71,10 +71,6 @@ class ProjectRequest(ProjectionOptions):
         padding(self.crop, self.pad)
         if self.encoder is not None and self.init != ENCODER:
             raise MisuseError("--encoder has no effect without --init encoder.", hint="Add it, or remove --encoder.")
-        if self.init == ENCODER and self.space == "z":
-            raise MisuseError(
-                "An encoder predicts latents in W, which --space z cannot start from.", hint="Use --space w+."
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +194,7 @@ def prepare_projection(
 
     Raises SganError if anything is wrong with them.
     """
+    request = request.for_model(model.G.config)
     task = prepare_input(
         model.snapshot,
         request.images,
@@ -216,8 +213,16 @@ def prepare_projection(
 
 def _encoded_start(model: Model, request: ProjectRequest, targets: Tensor) -> Start:
     encoder = open_encoder(model, request.encoder, request.runs)
-    ws = torch.cat([latents_of(model, encoder, part) for part in targets.split(request.batch or batch_size(targets))])
-    return Start(ws if request.space == "w+" else ws.mean(1, keepdim=True).expand_as(ws))
+    parts = targets.split(request.batch or batch_size(targets))
+    ws = torch.cat([latents_of(model, encoder, part) for part in parts])
+    if request.space != "z":
+        return Start(ws if request.space == "w+" else ws.mean(1, keepdim=True).expand_as(ws))
+    if encoder.predicts_z:
+        return Start(ws, z=torch.cat([z_of(encoder, part) for part in parts]))
+    if model.G.config.has_mapping:
+        message = f"{encoder.path} predicts latents in W, which --space z cannot start from."
+        raise MisuseError(message, hint="Use --space w or w+.")
+    return Start(ws)
 
 
 def project(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +98,12 @@ def _read(path: str | Path, size: int) -> Tensor:  # [1, 3, H, W] in [-1, 1]
     longer = max(image.size)
     height, width = (max(round(side * min(size / longer, 1)), 1) for side in (image.height, image.width))
     if min(height, width) < MIN_SIDE:
+        reduced = "" if longer <= size else f" at --size {size}"
+        needed = math.ceil(MIN_SIDE * longer / min(image.size))
+        hint = f"Use --size {needed}." if min(image.size) >= MIN_SIDE else "Use a larger image."
         raise SganError(
-            f"{path} has {height}x{width} pixels (height x width), but style transfer needs {MIN_SIDE} on each side.",
-            hint="Use a larger image, or a larger --size.",
+            f"{path} has {height}x{width} pixels (height x width){reduced}, but style transfer needs {MIN_SIDE} on "
+            "each side.",
+            hint=hint,
         )
     return torch.from_numpy(to_array(fit(image, (height, width), "none", "lanczos")).copy())[None].float() / 127.5 - 1

@@ -240,7 +240,7 @@ def refuse_for_chains(
     for option, value in used.items():
         if value:
             raise MisuseError(
-                f"{option} does not apply to {title} models, each of whose stages has a discriminator of its own.",
+                f"{option} does not apply to {title} models.",
                 hint=f"Remove {option}, or choose another --cfg.",
             )
 

@@ -78,7 +78,7 @@ def test_stopped_before_the_second_image_has_changed(stylize, images, tmp_path, 
         ([], "No image to stylize", 2),
         (["nothing.png"], "nothing.png does not exist", 1),
         (["flat.png"], "flat.png has 20x64 pixels (height x width), but style transfer needs 32 on each side", 1),
-        (["a.png", "--size", "32"], "has 32x24 pixels", 1),
+        (["a.png", "--size", "32"], "has 32x24 pixels (height x width) at --size 32", 1),
         (["a.png", "--size", "31"], "31", 2),
         (["a.png", "--weight", "-1"], "-1", 2),
         (["a.png", "--weight", "nan"], "nan", 2),
@@ -89,6 +89,13 @@ def test_stopped_before_the_second_image_has_changed(stylize, images, tmp_path, 
 def test_what_is_refused(stylize, images, tmp_path, words, message, code):
     words = [images / word if str(word).endswith(".png") else word for word in words]
     assert message in stylize(*words, code=code).stderr and not (tmp_path / "out").exists()
+
+
+def test_a_larger_size_is_offered_where_it_helps(stylize, images):
+    assert "--size" not in stylize(images / "flat.png", "--size", "50", code=1).stderr.splitlines()[-1]
+    assert "--size" not in stylize(images / "flat.png", code=1).stderr
+    assert "Use --size 43." in stylize(images / "a.png", "--size", "32", code=1).stderr
+    assert module._read(images / "a.png", 43).shape == (1, 3, 32, 43)
 
 
 def test_styles_that_are_refused(sgan, stylize, images, tmp_path):

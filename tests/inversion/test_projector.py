@@ -10,6 +10,8 @@ from stylegan_cli.detectors.distances import LpipsLoss, PixelLoss
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion import projector as projector_module
 from stylegan_cli.inversion.projector import ProjectionOptions, Projector, Start, lr_multiplier, project, roughness
+from stylegan_cli.models.dcgan.config import DCGANConfig
+from stylegan_cli.models.lapgan.config import LapganConfig
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.runs import PACKAGED_MODEL
@@ -217,6 +219,32 @@ def test_classes():
         project(G, target, PixelLoss(), ProjectionOptions(class_index=7))
     with pytest.raises(SganError, match="no classes"):
         project(small_model(), target, PixelLoss(), ProjectionOptions(class_index=0))
+
+
+def conditional_model(config, **own):
+    torch.manual_seed(0)
+    return build_generator(config(16, 16, c_dim=3, z_dim=12, channel_base=64, channel_max=8, **own)).eval()
+
+
+@pytest.mark.parametrize(("config", "own"), [(DCGANConfig, {}), (LapganConfig, {"hidden": 12, "lowest": 4})])
+def test_without_a_mapping_network_the_label_stays_a_label(config, own):
+    """By default, also from given latents: z stays in its range, [-1, 1], and only z is searched."""
+    G = conditional_model(config, **own).requires_grad_(False)
+    options = ProjectionOptions(steps=30, candidates=4, class_index=2, lr=1.0)
+    target = generate(G, [1])
+    first = project(G, target, PixelLoss(), options)
+    again = project(G, target, PixelLoss(), dataclasses.replace(options, class_index=None), start=Start(first.ws))
+    for found in (first, again):
+        assert torch.equal(found.ws[0, :, -3:], torch.eye(3)[2].expand(G.num_ws, -1))
+        assert all(ws[..., :-3].abs().max() <= 1 for ws in found.path)
+    assert torch.allclose(again.path[0], first.ws, atol=1e-5) and again.distance <= first.distance + 1e-6
+    free = project(G, target, PixelLoss(), dataclasses.replace(options, space="w"))
+    assert not torch.equal(free.ws[0, 0, -3:], torch.eye(3)[2]), "what the default was"
+
+
+def test_the_space_by_default():
+    assert ProjectionOptions().for_model(small_model().config).space == "w"
+    assert ProjectionOptions(space="w+").for_model(DCGANConfig(16, 16)).space == "w+"
 
 
 def test_rectangular_images_with_alpha():

@@ -289,7 +289,9 @@ def test_sizes_that_have_no_stages():
         LapganConfig(8, 8)
     with pytest.raises(SganError, match="16x16 .* too small for two stages") as caught:
         StackganConfig(16, 16)
-    assert "32 pixels or more" in caught.value.hint
+    assert "--size 32," in caught.value.hint
+    with pytest.raises(SganError, match="4x4 .* cannot be halved"):
+        LapganConfig(4, 4)
     with pytest.raises(SganError, match="z has 8 numbers, 4 for each stage, but the condition alone has 128"):
         StackganConfig(64, 64, z_dim=8)
     with pytest.raises(SganError, match="z has 1 numbers, fewer than there are stages: 3"):

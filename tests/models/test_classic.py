@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
+import re
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from stylegan_cli.data.dataset import open_dataset
-from stylegan_cli.errors import SganError
+from stylegan_cli.errors import MisuseError, SganError
 from stylegan_cli.models.biggan.config import BigGANConfig
 from stylegan_cli.models.dcgan.config import DCGANConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
@@ -195,8 +196,30 @@ def test_sizes_that_a_family_cannot_make():
         dataclasses.replace(config_of("sngan", 32).discriminator, height=8, width=8)
     with pytest.raises(SganError, match="have 2 levels, but these networks have channels for 3"):
         DCGANConfig(8, 8, widths=(4, 4, 4))
-    with pytest.raises(SganError, match="no level 64 for self-attention, only 8, 16, 32"):
+    with pytest.raises(MisuseError, match="120x120 .* no level 64 for self-attention, only 8, 16, 32"):
         config_of("biggan", 120)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "size", "hint"),
+    [
+        ("sngan", (8, 8), "--size 16,"),
+        ("sngan", (6, 12), "--size 12x24,"),
+        ("lapgan", (10, 20), "--size 20x40,"),
+        ("stackgan", (8, 8), "--size 16,"),
+        ("stackgan", (6, 6), "--size 12,"),
+        ("sagan", (10, 20), "power of two for --size, 16 or more"),
+        ("biggan", (24, 48), "power of two for --size, 64 or more"),
+    ],
+)
+def test_sizes_that_are_too_small(cfg, size, hint):
+    """The hint names a size that works."""
+    spec = dataclasses.replace(open_dataset(None).spec, height=size[0], width=size[1])
+    with pytest.raises(MisuseError, match=f"Images of {size[0]}x{size[1]} ") as caught:
+        make_train_config(cfg, spec)
+    assert hint in caught.value.hint
+    sides = [int(side) for side in re.findall(r"\d+", hint)]
+    make_train_config(cfg, dataclasses.replace(spec, height=sides[0], width=sides[-1]))
 
 
 @pytest.mark.parametrize("cfg", ["sagan", "biggan"])

@@ -1,12 +1,13 @@
 """The mapping network: its equation with and without labels, truncation, the running mean of w."""
 
 import math
+import types
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from stylegan_cli.models.mapping import MappingNetwork
+from stylegan_cli.models.mapping import DirectMapping, MappingNetwork, PartsMapping
 
 
 @pytest.fixture
@@ -81,6 +82,24 @@ def test_a_conditional_network_needs_labels(make, labels):
 def test_the_learning_rate_multiplier(make):
     mapping = make(lr_multiplier=0.1)
     assert torch.allclose(mapping(Z)[:, 0], layers(mapping, normalize(Z), 0.1))
+
+
+@pytest.mark.parametrize("labels", [0, 7])
+@pytest.mark.parametrize(("network", "num_ws"), [("normal", 1), ("uniform", 1), ("parts", 4), ("normalized", 1)])
+def test_latents_without_a_mapping_network_are_inverted(network, num_ws, labels):
+    """To z and the label, up to what has no effect."""
+    torch.manual_seed(0)
+    embed = torch.nn.Linear(7, 2 if network == "parts" else 6, bias=False) if labels else None
+    if network == "normalized":
+        mapping = MappingNetwork(6, labels, 12 if labels else 6, 0, 1, labels="concat")
+    else:
+        config = types.SimpleNamespace(z_dim=6, c_dim=labels, w_dim=0, w_avg_beta=0.9)
+        mapping = (PartsMapping if network == "parts" else DirectMapping)(config, embed, num_ws, network == "uniform")
+    mapping, c = mapping.double().requires_grad_(False), C if labels else None
+    ws = mapping(Z, c)
+    z, found = mapping.invert(ws, torch.eye(7).double() if labels else None)
+    assert z.shape == Z.shape and (found is None if c is None else torch.equal(found, c))
+    torch.testing.assert_close(mapping(z, found), ws, atol=1e-6, rtol=1e-6)
 
 
 # --------------------------------------------------------------------------------------- truncation

@@ -148,6 +148,24 @@ def test_spherical_path(G):
     assert torch.allclose(path(times(0.3)), G.mapping(slerp(a, b, times(0.3)[:, None]), None, 0.7, 2), atol=1e-6)
 
 
+@pytest.mark.parametrize("cfg", ["dcgan", "sngan", "lapgan"])
+def test_a_spherical_path_passes_through_the_images_of_its_seeds(direct_model, cfg):
+    """Also where no mapping network normalizes z."""
+    G, options = direct_model(cfg, c_dim=3), SamplingOptions()
+    assert torch.allclose(spherical(G, [1, 2, 3], options)(times(0, 1, 2)), map_seeds(G, [1, 2, 3], options), atol=1e-5)
+    plan = video(G, (1, 2, 3), "slerp")
+    ws = map_seeds(G, [1, 2, 3], options)
+    stills = torch.stack(list(generate_images(G, lambda i, j: ws[i:j], range(3), options)))
+    assert (images(plan)[::4].int() - stills.int()).abs().max() <= 1
+
+
+def test_a_model_of_one_latent_has_nothing_to_mix(direct_model):
+    for styles in (None, "coarse", [0]):
+        with pytest.raises(SganError, match="has one latent for all layers") as caught:
+            video(direct_model("dcgan"), kind="mix", styles=styles)
+        assert caught.value.hint == ("Use --kind spline, and remove --styles." if styles else "Use --kind spline.")
+
+
 def test_classes_are_interpolated(small_model):
     G = small_model(c_dim=3)
     path = spherical(G, [1, 2, 3, 4], SamplingOptions())

@@ -7,7 +7,7 @@ from stylegan_cli.errors import SganError
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.models.stylegan3.config import StyleGAN3Config
-from stylegan_cli.sampling.mixing import SPANS, mix_styles, style_indices
+from stylegan_cli.sampling.mixing import SPANS, mix_styles, mixed_styles, style_indices
 
 
 def table(levels, architecture="skip"):
@@ -53,6 +53,20 @@ def test_spans_of_many_layers_at_few_levels(size, lengths):
         layers = build_generator(StyleGAN3Config(size, size, channel_base=4096, channel_max=4)).layers
     spans = [style_indices(layers, name) for name in SPANS]
     assert [len(span) for span in spans] == lengths and sum(spans, []) == list(range(16))
+
+
+def test_styles_to_mix(direct_model):
+    assert mixed_styles(table(3), None, "") == style_indices(table(3), "coarse")
+    two = direct_model("stackgan").layers
+    assert mixed_styles(two, None, "") == [0] and mixed_styles(two, [1], "") == [1]
+    with pytest.raises(SganError, match="2 styles, too few for coarse") as caught:
+        mixed_styles(two, "coarse", "")
+    assert caught.value.hint == "Choose --styles 0 or 1."
+    for styles in (None, "coarse", [0]):
+        with pytest.raises(SganError, match="no styles to choose or to mix") as caught:
+            mixed_styles(direct_model("dcgan").layers, styles, "Interpolate.")
+        assert caught.value.hint == "Interpolate."
+    assert style_indices(direct_model("dcgan").layers, [0], "--layers") == [0], "directions of the one latent"
 
 
 def test_styles_by_index():

@@ -9,10 +9,18 @@ from PIL import Image
 
 import stylegan_cli
 from stylegan_cli.data.dataset import open_dataset
-from stylegan_cli.errors import SganError
+from stylegan_cli.errors import MisuseError, SganError
 from stylegan_cli.inversion.projector import Projector
-from stylegan_cli.sampling.encoders import load_encoder
+from stylegan_cli.models.config import LevelsDiscriminatorConfig
+from stylegan_cli.models.dcgan.config import DCGANConfig
+from stylegan_cli.models.encoders.pyramid import PyramidEncoder, z_encoder_config
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
+from stylegan_cli.sampling.encoders import EncoderInfo, load_encoder, save_encoder
 from stylegan_cli.session import EncodeRequest
+from stylegan_cli.snapshot import SnapshotInfo, save_snapshot
+
+SMALL = {"channel_base": 64, "channel_max": 8}
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +99,28 @@ def test_it_starts_a_projection(session, encoder_run, images, monkeypatch):
         start = expected if space == "w+" else expected.mean(1, keepdim=True).expand_as(expected)
         assert torch.allclose(task.task.start.ws, start, atol=1e-4)
         assert session.project(task).ws.shape == expected.shape
+
+
+@pytest.mark.parametrize("config", [DCGANConfig, StyleGAN2Config])
+def test_an_encoder_to_z_starts_a_search_in_z(config, images, tmp_path):
+    torch.manual_seed(0)
+    G, D = build_generator(config(16, 16, z_dim=12, **SMALL)), LevelsDiscriminatorConfig(16, 16, **SMALL)
+    save_snapshot(tmp_path / "g.safetensors", G, None, SnapshotInfo(G.config))
+    session = stylegan_cli.open(tmp_path / "g.safetensors")
+    E = PyramidEncoder(z_encoder_config(G.config, D))
+    save_encoder(tmp_path / "e.safetensors", E, EncoderInfo(E.config, session.fingerprint))
+    request = {"images": images[:2], "init": "encoder", "encoder": tmp_path / "e.safetensors", "loss": "pixel"}
+    task = session.prepare_projection(space="z", steps=1, noise="const", **request)
+    ws = session.encode(images=images[:2], encoder=request["encoder"]).ws
+    assert task.task.start.z.shape == (2, 12) and torch.allclose(session.G.mapping(task.task.start.z), ws, atol=1e-5)
+    found = session.project(task)
+    assert torch.allclose(found.finding.latents.path[0], ws, atol=1e-5) and found.metadata["space"] == "z"
+
+
+def test_an_encoder_to_w_starts_no_search_in_z(session, encoder_run, images):
+    request = {"images": images[:1], "init": "encoder", "encoder": encoder_run, "loss": "pixel"}
+    with pytest.raises(MisuseError, match="predicts latents in W, which --space z cannot start from"):
+        session.prepare_projection(space="z", **request)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ class ChainConfig(StartingConfig, DirectConfig):
     @property
     def part(self) -> int:
         """Numbers of z for each stage. What remains has no effect."""
-        return self.z_dim // len(self.stages)
+        return self.z_dim // max(len(self.stages), 1)  # none: images that are too small, which is reported later
 
     @property
     def w_dim(self) -> int:

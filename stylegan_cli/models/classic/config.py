@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...config import check_choice, check_range
-from ...errors import SganError
+from ...errors import MisuseError
 from ..config import DirectConfig, DiscriminatorConfig, Level, LevelsConfig
 
 
@@ -28,16 +28,16 @@ class StartingConfig(LevelsConfig):
         count = sum(level.name >= self.lowest for level in super().levels())
         if self.widths and (len(self.widths) != count or min(self.widths) < 1):
             size = f"{self.height}x{self.width}"
-            raise SganError(
+            raise MisuseError(
                 f"Images of {size} (height x width) have {count} levels, but these networks have channels for "
                 f"{len(self.widths)}.",
                 hint="Use a smaller power of two for --size, such as 256, or another --cfg.",
             )
         if len(self.levels()) < 2:
             size = f"{self.height}x{self.width}"
-            raise SganError(
+            raise MisuseError(
                 f"Images of {size} (height x width) have no level above {self.lowest}, where these networks begin.",
-                hint="Use larger images: --size 32, or another --cfg.",
+                hint=f"Use larger images, such as --size {self.size_with(2 * self.lowest)}, or another --cfg.",
             )
 
 
@@ -64,7 +64,7 @@ class ResidualGeneratorConfig(ClassicConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_attention(self.attention, [level.name for level in self.levels()[1:]])
+        _check_attention(self, self.attention, [level.name for level in self.levels()[1:]], self.attention)
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,19 @@ class ResidualDiscriminatorConfig(ClassicDiscriminatorConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "extra_blocks", 0, 16)
-        _check_attention(self.attention, [level.name for level in self.levels()[:-1]])
+        _check_attention(self, self.attention, [level.name for level in self.levels()[:-1]], 2 * self.attention)
 
 
-def _check_attention(attention: int, levels: list[int]) -> None:
-    """Raise SganError if no block makes the features that attention is for."""
+def _check_attention(
+    config: LevelsConfig,
+    attention: int,
+    levels: list[int],  # whose features a block makes
+    smallest: int,  # size of images whose levels include `attention`
+) -> None:
+    """Raise MisuseError if no block makes the features that attention is for."""
     if attention and attention not in levels:
-        raise SganError(
-            f"Images of this size have no level {attention} for self-attention, only {', '.join(map(str, levels))}.",
-            hint="Use a power of two for --size, such as 64, or another --cfg.",
+        raise MisuseError(
+            f"Images of {config.height}x{config.width} (height x width) have no level {attention} for self-attention, "
+            f"only {', '.join(map(str, levels))}.",
+            hint=f"Use a power of two for --size, {smallest} or more, or another --cfg.",
         )

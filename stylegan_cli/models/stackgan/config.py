@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...config import check_choice, check_range
-from ...errors import SganError
+from ...errors import MisuseError, SganError
 from ..chain.config import ChainConfig, ChainDiscriminatorConfig
 from ..classic.config import StartingConfig
 from ..config import Level
@@ -25,10 +25,10 @@ class StackConfig(StartingConfig):
         last = self.levels()[-1]
         first = next((level for level in self.levels() if level.name * self.enlarge == last.name), None)
         if first is None or first.name == 4:
-            raise SganError(
+            raise MisuseError(
                 f"Images of {self.height}x{self.width} (height x width) are too small for two stages, of which the "
-                f"first makes images {self.enlarge} times smaller.",
-                hint=f"Use images of {8 * self.enlarge} pixels or more, or another --cfg.",
+                f"second enlarges the images of the first {self.enlarge} times.",
+                hint=f"Use larger images, such as --size {self.size_with(8 * self.enlarge)}, or another --cfg.",
             )
         return first, last
 

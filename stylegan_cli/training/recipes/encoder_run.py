@@ -250,7 +250,7 @@ def _check_options(
     snapshot: Snapshot, task: str, loss: str | None, detector: str | None, identity: str | None, options: dict
 ) -> None:
     """Raise SganError if the model has no styles, or options have no effect."""
-    _require_styles(snapshot)
+    _require_styles(snapshot, task)
     _check_losses(snapshot.G.config, loss, detector, identity)
     _check_skips(snapshot, task, options)
 
@@ -274,11 +274,14 @@ def _schedule(model: GeneratorConfig, kimg: float | None, batch: int | None) -> 
     return values | {"gamma": _GAMMA * model.height * model.width / values["batch"]}
 
 
-def _require_styles(snapshot: Snapshot) -> None:
+def _require_styles(snapshot: Snapshot, task: str) -> None:
     G = snapshot.G
     if not any(row.kind != "input" for row in G.layers) or G.num_ws < 2:
-        message = f"{snapshot.path} has no styles: an encoder has nothing to predict."
-        raise SganError(message, hint="Use a model whose layers have styles: sgan train")
+        message = f"{snapshot.path} has no styles for an encoder to predict, only one latent for all layers."
+        hint = "Use a model whose layers have styles: sgan train"
+        if task == Invert.name:
+            hint = "Train a model with its encoder: sgan train --recipe bigan, or vaegan"
+        raise SganError(message, hint=hint)
 
 
 def _check_losses(model: GeneratorConfig, loss: str | None, detector: str | None, identity: str | None) -> None:

@@ -638,7 +638,9 @@ def test_other_models(model, tmp_path):
     torch.manual_seed(0)
     config = ProGANConfig(16, 16, z_dim=8, channel_base=64, channel_max=8)
     save_snapshot(tmp_path / "p.safetensors", build_generator(config), None, SnapshotInfo(config, data=model.info.data))
-    assert "has no styles" in refused(load_snapshot(tmp_path / "p.safetensors"))
+    with pytest.raises(SganError, match="has no styles for an encoder") as caught:
+        plan_new_encoder(load_snapshot(tmp_path / "p.safetensors"))
+    assert "sgan train --recipe bigan" in caught.value.hint
     info = dataclasses.replace(model.info, discriminator=None)
     save_snapshot(tmp_path / "g.safetensors", model.G, None, info)
     without = load_snapshot(tmp_path / "g.safetensors")
