@@ -51,8 +51,9 @@ def test_a_run_and_what_can_be_done_with_its_model(sgan, rgb_set, tmp_path, cfg)
     file, model, out = latest_snapshot(run), ["--model", run], tmp_path / "out"
     snapshot = load_snapshot(file)
     assert snapshot.G.config.family == cfg and snapshot.D is not None
-    losses = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
-    assert all(np.isfinite(row[f"loss/{name}"]) for row in losses for name in ("G", "D") if f"loss/{name}" in row)
+    rows = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    losses = {name: value for row in rows for name, value in row.items() if name.startswith("loss/")}
+    assert {"loss/G", "loss/D"} <= losses.keys() and all(map(np.isfinite, losses.values()))
 
     line = ["generate", *model, "--outdir", out, "-q"]
     sgan(*line, "--seeds", "0-1", "--class", "1", "--trunc", "0.7", "--save-w")

@@ -1,8 +1,8 @@
 """The classic networks written down plainly, as the papers define them: what the tests compare the networks with.
 
 They take a state dict of ours, and note what they read of it, so that a tensor that a paper does not have is found.
-Radford et al. 2016 (DCGAN), Miyato et al. 2018 (SNGAN, appendix B.4), Miyato and Koyama 2018 (labels), Zhang et al. 2019
-(SAGAN, equations 1 to 3), Brock et al. 2019 (BigGAN, appendix B).
+Radford et al. 2016 (DCGAN), Miyato et al. 2018 (SNGAN, appendix B.4), Miyato and Koyama 2018 (labels), Zhang et al.
+2019 (SAGAN, equations 1 to 3), Brock et al. 2019 (BigGAN, appendix B).
 """
 
 import math
