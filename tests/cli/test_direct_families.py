@@ -62,8 +62,8 @@ def test_a_run_and_what_can_be_done_with_its_model(sgan, rgb_set, tmp_path, cfg)
     sgan("generate", *model, "--from-w", out / "w.npz", "--outdir", tmp_path / "again", "-q")
     again = [pixels(path) for path in sorted((tmp_path / "again").glob("*.png"))]
     assert len(again) == 2 and np.abs(again[0] - first).max() <= 1
-    sgan("interpolate", *model, "--outdir", tmp_path / "film", "--seeds", "1,2", "--frames", "2", "--class", "0")
-    assert any((tmp_path / "film").iterdir())
+    sgan("interpolate", *model, "--outdir", tmp_path / "video", "--seeds", "1,2", "--frames", "2", "--class", "0")
+    assert any((tmp_path / "video").iterdir())
 
     line = ["mix", *model, "--rows", "0", "--cols", "1", "--outdir", tmp_path / "mix", "--class", "1"]
     if cfg == "biggan":  # each block has a part of z

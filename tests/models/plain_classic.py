@@ -36,7 +36,7 @@ def halved(x):
 
 
 def doubled(x):
-    """Nearest neighbours."""
+    """Nearest neighbors."""
     return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
 

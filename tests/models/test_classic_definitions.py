@@ -61,7 +61,7 @@ def plain_discriminator(cfg, tensors, image, c, training):
 
 
 def leaves(network):
-    """Its state, with parameters of its own that have gradients."""
+    """A copy of its state, in which parameters have gradients."""
     names = dict(network.named_parameters())
     return {name: t.detach().clone().requires_grad_(name in names) for name, t in network.state_dict().items()}
 
@@ -76,21 +76,22 @@ def assert_same(found, expected, names):
 
 
 def compare(network, own, plain, x, unread):
-    """own(x) and plain(tensors, x) -> (what was read, outputs). Return both outputs, and the inputs of each."""
+    """own(x) -> y and plain(tensors, x) -> (the network that read them, y). Compare y and its derivatives in x and in
+    all parameters. Return both y, what each depends on, and the names of that."""
     tensors, other = leaves(network), x.detach().clone().requires_grad_(True)
     names = ["input", *(name for name, _ in network.named_parameters())]
-    ours, theirs = [x, *network.parameters()], [other, *(tensors[name] for name in names[1:])]
+    inputs, others = [x, *network.parameters()], [other, *(tensors[name] for name in names[1:])]
     y = own(x)
     net, expected = plain(tensors, other)
     assert tensors.keys() - net.s.read == unread, "the definition reads all of its tensors"
     assert_same([y], [expected], ["output"])
     weight = torch.randn_like(y)
-    first = gradients((y * weight).sum(), ours), gradients((expected * weight).sum(), theirs)
+    first = gradients((y * weight).sum(), inputs), gradients((expected * weight).sum(), others)
     assert_same(*first, names)
     without = {name for name, g in zip(names, first[0]) if g.abs().max() < 1e-9}
     biases = (".conv0.bias", ".conv1.bias", ".skip.bias")  # of which batch normalization takes the mean away
     assert all(network.training and name.endswith(biases) for name in without), without
-    return (y, expected), (ours, theirs), names
+    return (y, expected), (inputs, others), names
 
 
 @pytest.mark.parametrize("training", [True, False])
