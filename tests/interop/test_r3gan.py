@@ -10,13 +10,13 @@ from torch import nn
 
 from stylegan_cli.errors import SganError
 from stylegan_cli.interop.opening import open_model
-from stylegan_cli.models.r3gan import checkpoints
 from stylegan_cli.models.r3gan.config import R3GANConfig, R3GANDiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
 
-CHANNELS = [24, 24, 16]  # of the levels 4, 8 and 16
+from . import plain_r3gan as plain
+
 PROGRAM = ("training.networks", "R3GAN.Networks")
-NETWORK = {"channel_base": 256, "channel_max": 24, "group_channels": 16}
+NETWORK = {"channel_base": 256, "channel_max": 24, "group_channels": 16}  # the plain networks in our terms
 
 
 @pytest.fixture
@@ -36,28 +36,12 @@ def classes(monkeypatch):
     return make
 
 
-def networks(c_dim):
-    torch.manual_seed(0)
-    G = build_generator(R3GANConfig(16, 16, z_dim=8, c_dim=c_dim, **NETWORK))
-    D = build_discriminator(R3GANDiscriminatorConfig(16, 16, c_dim=c_dim, **NETWORK))
-    for network in (G, D):
-        for p in network.parameters():
-            p.data += 0.1 * torch.randn_like(p)
-        network.eval().requires_grad_(False)
-    return G, D
-
-
-def their_states(G, D):
-    """Their state dictionaries, with the filters that their modules hold."""
-    conditional = G.config.c_dim > 0
-    names = checkpoints.generator_names(CHANNELS, 2, conditional)
-    d_names = checkpoints.discriminator_names(CHANNELS[::-1], 2, conditional)
-    states = [{s: n.state_dict()[ours] for ours, (s, _) in t.items()} for n, t in ((G, names), (D, d_names))]
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-    for state, places in zip(states, (("1.Layers.0", "2.Layers.0"), ("0.Layers.2", "1.Layers.2")), strict=True):
-        for place in places:
-            state[f"Model.MainLayers.{place}.Resampler.Kernel"] = torch.outer(taps, taps) / 64
-    return states
+def states(c_dim):
+    """Weights of both networks by the names of their program."""
+    return (
+        plain.weights(plain.generator_shapes(c_dim), seed=0),
+        plain.weights(plain.discriminator_shapes(c_dim), seed=1),
+    )
 
 
 def module_of(state, classes, name, half, program=PROGRAM):
@@ -82,33 +66,29 @@ def module_of(state, classes, name, half, program=PROGRAM):
 @pytest.mark.parametrize("whole", [PROGRAM, ("training.networks_baseline", "BaselineGAN.Networks"), None])
 def test_networks_are_read(classes, tmp_path, c_dim, whole):
     """Whole modules, also under the earlier name of the program, that of its published models; or their weights."""
-    G, D = networks(c_dim)
-    g, d = their_states(G, D)
+    g, d = states(c_dim)
     tree = {"G": {}, "D": d, "G_ema": g, "cur_nimg": 5000}
     if whole:
         tree["D"] = module_of(d, classes, "Discriminator", half=(0,), program=whole)
         tree["G_ema"] = module_of(g, classes, "Generator", half=(2,), program=whole)
     (tmp_path / "r3gan.pkl").write_bytes(pickle.dumps(tree))
     model = open_model(tmp_path / "r3gan.pkl")
-    expected = {**vars(G.config), "half_levels": 1 if whole else 4}
-    assert vars(model.G.config) == expected and vars(model.D.config) == {
-        **vars(D.config),
-        "half_levels": expected["half_levels"],
-    }
+    common = {"c_dim": c_dim, "half_levels": 1 if whole else 4, **NETWORK}
+    assert model.G.config == R3GANConfig(16, 16, z_dim=plain.Z_DIM, **common)
+    assert model.D.config == R3GANDiscriminatorConfig(16, 16, **common)
     z, c = torch.randn(4, 8), torch.eye(3)[[0, 1, 2, 2]] if c_dim else None
-    assert torch.equal(model.G(z, c), G(z, c))
-    assert torch.equal(model.D(G(z, c), c), D(G(z, c), c))
+    image = model.G(z, c)
+    torch.testing.assert_close(image, plain.generate(g, z, c), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model.D(image, c)[:, 0], plain.judge(d, image, c), rtol=1e-5, atol=1e-5)
     mean = model.G.mapping.w_avg
     assert not mean[:8].abs().gt(0.05).any()
     if c_dim:  # the mean of the embedded labels
-        torch.testing.assert_close(mean[8:], G.mapping.embed.weight.mean(1), atol=1e-4, rtol=0)
+        torch.testing.assert_close(mean[8:], g["Model.EmbeddingLayer.weight"].mean(1), atol=1e-4, rtol=0)
 
 
 def test_what_differs_is_refused(tmp_path):
-    G, D = networks(0)
-
     def refusal(change):
-        g, _ = their_states(G, D)
+        g, _ = states(0)
         change(g)
         torch.save({"G_ema": g}, tmp_path / "x.pt")
         with pytest.raises(SganError) as e:
@@ -116,7 +96,7 @@ def test_what_differs_is_refused(tmp_path):
         return str(e.value)
 
     block = "Model.MainLayers.2.Layers.2"
-    fewer = [f"{block}.{name}" for name in checkpoints._BLOCK.values()]
+    fewer = plain.block_shapes(block, 16)
     assert "different numbers of blocks (1, 2)" in refusal(lambda g: [g.pop(name) for name in fewer])
     assert "has no Model.MainLayers.0.Layers.0.Basis" in refusal(lambda g: g.pop("Model.MainLayers.0.Layers.0.Basis"))
     assert "Extra" in refusal(lambda g: g.update({"Model.Extra.weight": torch.zeros(2)}))
@@ -132,7 +112,8 @@ def test_such_a_model_is_not_written_for_other_programs(tmp_path):
     from stylegan_cli.interop.nvidia_writer import write_nvidia
     from stylegan_cli.interop.rosinality_writer import write_rosinality
 
-    G, D = networks(0)
+    G = build_generator(R3GANConfig(16, 16, z_dim=8, **NETWORK))
+    D = build_discriminator(R3GANDiscriminatorConfig(16, 16, **NETWORK))
     with pytest.raises(SganError, match="not the family 'r3gan'"):
         write_nvidia(tmp_path / "m.pkl", G, D, "sg3")
     with pytest.raises(SganError, match="not the family 'r3gan'"):

@@ -1,6 +1,6 @@
 """Kill a small run again and again, resume each time, and compare its end with that of an uninterrupted run.
 
-python tests/training/_kills.py --kills 200 --in-write 50 --ranks 1        (takes minutes; prints counts)
+python tests/training/_kills.py --kills 200 --in-write 50 --ranks 1 --cfg auto     (takes minutes; prints counts)
 """
 
 from __future__ import annotations
@@ -30,11 +30,16 @@ KIMG, SNAP = 0.24, 0.04  # 30 steps, 7 states
 POINTS = ("header", "content", "fsync", "rename", "remove")  # in the write of a state
 
 
-def options() -> dict:
-    """Turn on everything that has state: ADA with a varying p, both regularizers, mixing, mirror."""
-    small = {"batch": 8, "mbstd_group": 2, "channel_base": 64, "channel_max": 8, "z_dim": 8, "w_dim": 8}
-    frequent = {"r1_interval": 4, "pl_interval": 2, "gamma": 1.0, "ada_kimg": 1.0, "mirror": True}
-    return small | frequent | {"aug": "ada", "kimg": KIMG, "snap": SNAP}
+SMALL = {"batch": 8, "channel_base": 64, "channel_max": 8, "z_dim": 8, "mirror": True, "kimg": KIMG, "snap": SNAP}
+OPTIONS = {  # of presets, so that everything that has state is on
+    # ADA with a varying p, both regularizers, mixing.
+    "auto": {"w_dim": 8, "mbstd_group": 2, "r1_interval": 4, "pl_interval": 2, "gamma": 1.0}
+    | {"aug": "ada", "ada_kimg": 1.0},
+    # Moments of batch normalization, vectors of the power iteration, two steps of D for one of G.
+    "biggan": {},
+    # Rates, penalties, averages and augmentation that move along a cosine.
+    "r3gan": {"schedule_kimg": 0.2},
+}
 
 
 def die() -> None:
@@ -103,13 +108,13 @@ def work(config, folder, start, kill):
     train(config, folder, "cpu", start, RunOptions(quiet=True))
 
 
-def run(data: str, folder: Path, ranks: int, kill: str) -> None:
+def run(data: str, folder: Path, ranks: int, kill: str, cfg: str) -> None:
     """Start the run or resume it."""
     torch.set_num_threads(1)
     if (folder / "config.json").is_file() and state_files.list_states(folder):
         plan = gan_resume.plan_resumed_run(folder, {})
     else:
-        plan = gan_plan.plan_new_run(data, "auto", gpus=ranks, **options())
+        plan = gan_plan.plan_new_run(data, cfg, gpus=ranks, **SMALL | OPTIONS[cfg])
     folder.mkdir(exist_ok=True)
     distributed.launch(work, (plan.config, folder, plan.start, kill), ranks)
 
@@ -125,8 +130,8 @@ def make_data(folder: Path) -> Path:
     return folder
 
 
-def child(data: Path, folder: Path, ranks: int, kill: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, __file__, "--child", str(data), str(folder), str(ranks), kill]
+def child(data: Path, folder: Path, ranks: int, kill: str, cfg: str = "auto") -> subprocess.CompletedProcess:
+    command = [sys.executable, __file__, "--child", str(data), str(folder), str(ranks), kill, cfg]
     return subprocess.run(command, start_new_session=True, capture_output=True, text=True, timeout=300)
 
 
@@ -138,7 +143,7 @@ def kills(seed: int, in_write: int, at_random: int, seconds: float) -> list[str]
     return plans
 
 
-def killed_run(data: Path, folder: Path, ranks: int, plans: list[str]) -> int:
+def killed_run(data: Path, folder: Path, ranks: int, plans: list[str], cfg: str = "auto") -> int:
     """Kill the run as planned, restarting it if it ends before. Return the number of kills."""
     deaths = 0
     for kill in plans:
@@ -146,11 +151,11 @@ def killed_run(data: Path, folder: Path, ranks: int, plans: list[str]) -> int:
         if (folder / "config.json").exists() and before and is_finished(folder):
             for path in folder.iterdir():
                 path.unlink()
-        result = child(data, folder, ranks, kill)
+        result = child(data, folder, ranks, kill, cfg)
         assert result.returncode in (0, -signal.SIGKILL), f"{kill}: {result.stderr}"
         deaths += result.returncode != 0
     if not is_finished(folder):
-        assert child(data, folder, ranks, "never").returncode == 0
+        assert child(data, folder, ranks, "never", cfg).returncode == 0
     return deaths
 
 
@@ -191,16 +196,17 @@ def main() -> None:
     parser.add_argument("--in-write", type=int, default=60)
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cfg", choices=OPTIONS, default="auto")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         data = make_data(folder / "data")
-        assert child(data, folder / "uninterrupted", arguments.ranks, "never").returncode == 0
+        assert child(data, folder / "uninterrupted", arguments.ranks, "never", arguments.cfg).returncode == 0
         expected, deaths, rounds = final_state(folder / "uninterrupted"), 0, 0
         plans = kills(arguments.seed, arguments.in_write, arguments.kills - arguments.in_write, 4.0)
         while plans:
             part, plans = plans[:10], plans[10:]
-            deaths += killed_run(data, folder / str(rounds), arguments.ranks, part)
+            deaths += killed_run(data, folder / str(rounds), arguments.ranks, part, arguments.cfg)
             assert same(expected, final_state(folder / str(rounds))), f"round {rounds} ended differently"
             rounds += 1
             print(f"{deaths} kills, {rounds} runs, all bit-exact with the uninterrupted one", flush=True)
@@ -208,6 +214,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--child":
-        run(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
+        run(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:])
     else:
         main()

@@ -257,7 +257,9 @@ def test_rectangles_with_alpha(make_config, make_trainer, rgba_set):
 def test_models_of_another_family(make_config, rgb_set, tmp_path):
     train_run(make_config(kimg=0.136), tmp_path / "run")
     snapshot = str(next((tmp_path / "run").glob("snapshot-000000.136*")))
-    with pytest.raises(SganError, match=r"has the networks of StyleGAN \(2018\), but --cfg progan trains those of ProGAN"):
+    with pytest.raises(
+        SganError, match=r"has the networks of StyleGAN \(2018\), but --cfg progan trains those of ProGAN"
+    ):
         gan_plan.plan_new_run(str(rgb_set), "progan", snapshot)
     assert gan_plan.plan_new_run(str(rgb_set), "auto", snapshot, batch=8).config.growth is None, (
         "at full size, with auto's settings"

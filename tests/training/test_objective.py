@@ -228,8 +228,8 @@ def test_both_networks_have_a_classification_loss(make_config, make_trainer):
 GAMMAS = [(2, 0), (0, 3), (2, 3), (0, 0)]
 ALL_OBJECTIVES = [
     {"loss": name, "gamma": gamma, "r2_gamma": r2}
-    for name, loss in losses.LOSSES.items()
-    for gamma, r2 in (GAMMAS if loss.boundary is not None else [])
+    for name in losses.LOSSES
+    for gamma, r2 in (GAMMAS if name != "wgan" else [])
 ]
 ALL_OBJECTIVES += [{"gp_weight": weight, **WGAN} for weight in (10.0, 0.0)]
 ALL_OBJECTIVES += [

@@ -1,0 +1,91 @@
+"""Every command on models whose generator takes z directly: DCGAN, SNGAN, SAGAN, BigGAN and R3GAN."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stylegan_cli.metrics import passes
+from stylegan_cli.runs import latest_snapshot
+from stylegan_cli.snapshot import load_snapshot
+
+
+class Colors:
+    """A detector without weights: mean colors of 3 x 3 cells."""
+
+    name, fingerprint, is_standard = "inception-2015", "0123abcd", True
+
+    def __call__(self, images):
+        x = torch.nn.functional.adaptive_avg_pool2d(images.float(), 3).flatten(1)
+        return {"pool": x / 100, "logits": x[:, :3] / 30, "fc2": x / 100}
+
+
+class Difference:
+    fingerprint, is_standard = "0123abcd", True
+
+    def __call__(self, a, b):
+        return (a - b).square().mean([1, 2, 3])
+
+
+@pytest.fixture(autouse=True)
+def detectors(monkeypatch, tmp_path):
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(passes, "load_detector", lambda name, device, file=None: Colors())
+    monkeypatch.setattr(passes, "load_lpips", lambda net, device, file=None: Difference())
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        assert (image.size, image.mode) == ((16, 16), "RGB")
+        return np.asarray(image).astype(int)
+
+
+@pytest.mark.parametrize("cfg", ["dcgan", "sngan", "sagan", "biggan", "r3gan"])
+def test_a_run_and_what_can_be_done_with_its_model(sgan, rgb_set, tmp_path, cfg):
+    short = ["--batch", "8", "--kimg", "0.032", "--snap", "0.032", "-q"]
+    line = ["train", "--data", rgb_set, "--cond", "hat", "--runs", tmp_path / "runs", "--metrics", "fid40_full"]
+    run = Path(sgan(*line, "--cfg", cfg, "--cbase", "64", "--cmax", "8", *short).stdout.strip())
+    file, model, out = latest_snapshot(run), ["--model", run], tmp_path / "out"
+    snapshot = load_snapshot(file)
+    assert snapshot.G.config.family == cfg and snapshot.D is not None
+    rows = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    losses = {name: value for row in rows for name, value in row.items() if name.startswith("loss/")}
+    assert {"loss/G", "loss/D"} <= losses.keys() and all(map(np.isfinite, losses.values()))
+
+    line = ["generate", *model, "--outdir", out, "-q"]
+    sgan(*line, "--seeds", "0-1", "--class", "1", "--trunc", "0.7", "--save-w")
+    first = pixels(out / "seed0000.png")
+    assert np.abs(first - pixels(out / "seed0001.png")).max() > 0
+    sgan("generate", *model, "--from-w", out / "w.npz", "--outdir", tmp_path / "again", "-q")
+    again = [pixels(path) for path in sorted((tmp_path / "again").glob("*.png"))]
+    assert len(again) == 2 and np.abs(again[0] - first).max() <= 1
+    sgan("interpolate", *model, "--outdir", tmp_path / "video", "--seeds", "1,2", "--frames", "2", "--class", "0")
+    assert any((tmp_path / "video").iterdir())
+
+    line = ["mix", *model, "--rows", "0", "--cols", "1", "--outdir", tmp_path / "mix", "--class", "1"]
+    if cfg == "biggan":  # each block has a part of z
+        sgan(*line, "--styles", "1")
+        pixels(tmp_path / "mix" / "mix0000-0001.png")
+    else:
+        assert "has one latent for all layers, so there are no styles" in sgan(*line, code=None).stderr
+        assert not (tmp_path / "mix").exists()
+
+    line = ["project", *model, out / "seed0000.png", "--steps", "3", "--loss", "pixel", "--json", "-q"]
+    json.loads(sgan(*line, "--outdir", tmp_path / "projected").stdout)
+    with np.load(tmp_path / "projected" / "projected.npz") as found:
+        assert np.isfinite(found["w"]).all() and found["w"].shape[-2:] == (snapshot.G.num_ws, snapshot.G.config.w_dim)
+    sgan("edit", "find", *model, "--outdir", tmp_path / "edit", "--method", "sefa", "--count", "2", "-q")
+
+    (trained,) = (json.loads(line) for line in (run / "metric-fid40_full.jsonl").read_text().splitlines())
+    measured = sgan("metrics", "fid", "is", "ppl", "--num", "40", "--model", file, "-q").stdout.splitlines()
+    values = {name: float(value) for name, value, *_ in map(str.split, measured)}
+    assert values["fid40_full"] == pytest.approx(trained["value"], rel=1e-3)
+    assert all(np.isfinite(value) for value in values.values()) and any(name.startswith("ppl") for name in values)
+    assert cfg in sgan("model", "info", run).stdout.lower()
+    sgan("train", "--resume", run, "--kimg", "0.04", "-q")
+    assert latest_snapshot(run) != file
+    line = ["train", "--resume", file, "--data", rgb_set, "--cond", "hat", "--runs", tmp_path / "more", "-q"]
+    sgan(*line, "--cfg", cfg, "--batch", "8", "--kimg", "0.008", "--snap", "0.008")
