@@ -118,3 +118,14 @@ def test_options_that_mean_the_same_have_the_same_name():
         names.setdefault(main_help(option.help), set()).add(max(option.opts, key=len))
     names.pop("Folder that contains the run folders.")  # --outdir is another name of --runs in train
     assert {text: n for text, n in names.items() if len(n) > 1} == {}
+
+
+def test_what_trains_an_encoder(sgan):
+    """All runs that --encoder can name, whatever the width of the terminal."""
+    text = " ".join(sgan("encode", "--help").stdout.split())
+    assert "with --recipe bigan, --recipe vaegan or --mode-regularize" in text
+
+
+def test_the_space_that_is_searched(sgan):
+    text = " ".join(sgan("project", "--help").stdout.split())
+    assert "Default: w, or z in a model without a mapping network" in text
