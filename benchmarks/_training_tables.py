@@ -67,17 +67,17 @@ def _sections(
 def families_table(rows: Sequence[Row]) -> str:
     """One table for each dataset and length of the runs: a line per family, the best first."""
     figures = ("kimg", "Fréchet", "kernel, 10⁻³", "diversity")
-    header = ("family", "preset", "settings", "precision", "parameters of G, D", *figures, "seeds")
+    header = ("family", "preset", "precision", "parameters of G, D", *figures, "seeds", "settings")
     parts, ours = [], [row for row in rows if row["op"] == "families"]
     references = {row["data"]: row for row in ours if not row["settings"]["cfg"]}
     for (data, seconds), group in grouped([row for row in ours if row["settings"]["cfg"]], "data", "seconds").items():
         lines = []
         for runs in sorted(grouped(group, "case").values(), key=lambda runs: mean(runs, "frechet")):
             first, cfg = runs[0], runs[0]["settings"]["cfg"]
-            start = (first["case"], f"`{cfg}`", changes(first, {"cfg": cfg}), first.get("precision", ""), sizes(runs))
-            lines.append((*start, *figure_cells(runs), str(len(runs))))
+            start = (first["case"], f"`{cfg}`", first.get("precision", ""), sizes(runs))
+            lines.append((*start, *figure_cells(runs), str(len(runs)), changes(first, {"cfg": cfg})))
         if reference := references.get(data):
-            lines.insert(0, (reference["case"], *[""] * 5, *figure_cells([reference])[1:], ""))
+            lines.insert(0, (reference["case"], *[""] * 4, *figure_cells([reference])[1:], "", ""))
         parts.append(f"{data}, {seconds:g} seconds of one thread:\n\n{markdown(header, lines)}")
     return "\n\n".join(parts)
 

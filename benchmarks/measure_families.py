@@ -91,12 +91,12 @@ def main(options: Options, chosen: tuple[str, ...], data: str, seeds: int, secon
 
 
 def save_sheet(runs: list[Run], options: Options, path: Path) -> None:
-    """Eight images of each run that is done, in the order of the table. Their width is that of a page."""
+    """Six images of each run that is done, in the order of the table."""
     done = [(row, run) for run in runs if (row := options.rows.find(run.row(options.num))) and not row["failed"]]
     done.sort(key=lambda pair: pair[0]["figures"]["frechet"])
-    images = [generate(load_snapshot(options.folder / "models" / f"{run.name}.safetensors").G, 8) for _, run in done]
+    images = [generate(load_snapshot(options.folder / "models" / f"{run.name}.safetensors").G, 6) for _, run in done]
     names = [run.case for _, run in done]
-    save_image(labeled_grid(torch.stack(images), None, None, names, [""] * 8), path)
+    save_image(labeled_grid(torch.stack(images), None, None, names, [""] * 6), path)
 
 
 def every_family() -> dict[str, tuple[str, dict[str, Any]]]:
