@@ -140,7 +140,6 @@ def test_projection_from_the_encoder(sgan, class_run, encoder_run, images, tmp_p
 def test_options_of_a_projection_without_effect(sgan, class_run, encoder_run, images, tmp_path):
     line = ["project", images[0], "--model", class_run, "--outdir", tmp_path / "out", "--loss", "pixel", "-q"]
     assert_error(sgan(*line, "--encoder", encoder_run, code=2), "--init encoder")
-    assert_error(sgan(*line, "--init", "encoder", "--space", "z", code=2), "--space")
     assert_error(sgan(*line, "--init", "encoder", "--candidates", "3", code=2), "--init")
     assert_error(sgan(*line, "--init", "encoder", "--runs", tmp_path, code=1), "sgan encoder fit")
     assert not (tmp_path / "out").exists()

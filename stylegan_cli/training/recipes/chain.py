@@ -99,13 +99,13 @@ class StageObjective(Objective):
         return total + PRIOR * prior.sum()
 
     def _discriminator_loss(self, batch: GanBatch, fakes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of a stage that augments its condition, half is about real images with the label of the next one (section
-        3.4, the matching-aware discriminator of Reed et al. 2016); a label that happens to be right counts as a
-        generated image."""
+        """Of a stage that augments its condition, half is about real images with the labels of others (section 3.4, the
+        matching-aware discriminator of Reed et al. 2016); a label that happens to be right counts as a generated
+        image."""
         total, real, fake = super()._discriminator_loss(batch, fakes)
         if not (self.in_turn and batch.labels.shape[1]):
             return total, real, fake
-        others = batch.labels.roll(-1, 0)
+        assert (others := batch.other_labels) is not None
         logits, _ = self._discriminate(batch.images, others, batch, "d.wrong.aug")
         wrong = (batch.labels != others).any(1, keepdim=True)
         loss = self.loss.discriminator(real, torch.where(wrong, logits, fake))

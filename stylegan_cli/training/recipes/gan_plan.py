@@ -250,9 +250,9 @@ def _fit(height: int, width: int, longest: int) -> tuple[int, int] | None:
 
 
 def _refuse_other_family(info: SnapshotInfo, cfg: str, resume: str) -> None:
-    """Raises SganError if the model and the preset are of different families."""
+    """Raises SganError if the model and the preset are of different families. `auto` is for all but chains."""
     model, family = info.generator, presets()[cfg][0]
-    if model.family != family.name:
+    if model.family != family.name and (cfg != "auto" or model.is_chain):
         raise MisuseError(
             f"{resume} has the networks of {model.title}, but --cfg {cfg} trains those of {family.title}.",
             hint="Remove --cfg.",
