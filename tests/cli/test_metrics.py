@@ -4,34 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from stylegan_cli.errors import SganError
-from stylegan_cli.metrics import passes
 
-
-class Gray:
-    """Mean brightness of 3 x 3 cells, and three "classes"."""
-
-    name, fingerprint, is_standard = "inception-2015", "0123abcd", True
-
-    def __call__(self, images):
-        x = torch.nn.functional.adaptive_avg_pool2d(images.float().mean(1, keepdim=True), 3).flatten(1)
-        return {"pool": x / 100, "logits": x[:, :3] / 30, "fc2": x / 100}
-
-
-class Difference:
-    fingerprint, is_standard = "0123abcd", True
-
-    def __call__(self, a, b):
-        return (a - b).square().mean([1, 2, 3])
-
-
-@pytest.fixture(autouse=True)
-def detectors(monkeypatch, tmp_path):
-    monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(passes, "load_detector", lambda name, device, file=None: Gray())
-    monkeypatch.setattr(passes, "load_lpips", lambda net, device, file=None: Difference())
+pytestmark = pytest.mark.usefixtures("detectors")
 
 
 def assert_error(result, *words):

@@ -249,6 +249,8 @@ def test_as_many_images_are_normalized_together_in_a_resumed_run(dataset, tmp_pa
     assert (two.gpus, two.batch_gpu) == (2, 2)
     with pytest.raises(MisuseError, match="sees 4 images at a time in this run: --batch 6 is not a multiple"):
         plan_resumed_run(tmp_path, {"kimg": 0.016, "batch": 6})
+    penalized = plan_resumed_run(tmp_path, {"kimg": 0.016, "gamma": 1.0}).config
+    assert (penalized.gamma, penalized.r2_gamma) == (1, 0), "R2 is of pairs, although both weights were 0"
     larger = plan_resumed_run(tmp_path, {"kimg": 0.016, "batch": 8}).config
     assert (larger.batch, larger.batch_gpu) == (8, 4)
     with pytest.raises(SganError, match="seen 4 images at a time in this run; with --gpus 1 and --batch-gpu 2"):

@@ -7,7 +7,7 @@ from ..presets import QUICK_SETTINGS, Preset
 
 _PAPER: dict[str, Any] = {"ema_rampup": None, "mapping_layers": 8}
 _DEMO: dict[str, Any] = QUICK_SETTINGS | {
-    "r1_interval": 4,  # with the next line, the worst runs of benchmarks/measure_recipes.py were less bad
+    "r1_interval": 4,  # this and the next line: see docs/families.md
     "ema_rampup": 0.02,
     "kimg": 46.0,
 }

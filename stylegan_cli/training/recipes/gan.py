@@ -109,24 +109,22 @@ class Gan(GrowingRecipe):
     def next_batch(self) -> GanBatch:
         images, labels, index = self.loader.next()
         held_out = torch.isin(self.loader.sampler.at(index), self.held_out) if self.E else None
-        others = self.dataset.labels(counter.integers(self.config.seed, "label", index, len(self.dataset)))
-        fake_labels = sample_labels(self.G.label_space, self.config.seed, "info", index) if self.config.info else None
-        if fake_labels is not None:
-            labels = torch.zeros_like(fake_labels)  # real images have no code; D takes none
-        else:  # the images of a pair have the same label, as in R3GAN
-            fake_labels = labels if LOSSES[self.config.loss].paired else others
-        if self.loader.pin:
-            fake_labels, others = fake_labels.pin_memory(), others.pin_memory()
-        images, labels, fake_labels, others, index = (
-            t.to(self.device, non_blocking=True) for t in (images, labels, fake_labels, others, index)
-        )
+        others = sample_labels(self.G.label_space, self.config.seed, "info", index) if self.config.info else None
+        if others is not None:
+            labels = torch.zeros_like(others)  # real images have no code; D takes none
+        else:
+            others = self.dataset.labels(counter.integers(self.config.seed, "label", index, len(self.dataset)))
+        others = others.pin_memory() if self.loader.pin else others
+        images, labels, others, index = (t.to(self.device, non_blocking=True) for t in (images, labels, others, index))
         images = images.to(self.dtype) / 127.5 - 1  # [N, C, H, W] in [-1, 1]
         if self.dataset.spec.mirror:
             flip = counter.uniform(self.config.seed, "mirror", index) < 0.5
             images = torch.where(flip[:, None, None, None], images.flip(3), images)
         images = fade_reals(images, self.alpha)
         held_out = None if held_out is None else held_out.to(self.device, non_blocking=True)
-        labels, fake_labels, others = (x.to(self.dtype) for x in (labels, fake_labels, others))
+        labels, others = labels.to(self.dtype), others.to(self.dtype)
+        # The images of a pair have the same label, as in R3GAN.
+        fake_labels = labels if LOSSES[self.config.loss].paired and not self.config.info else others
         return GanBatch(images, labels, fake_labels, index, held_out, others)
 
     @torch.no_grad()

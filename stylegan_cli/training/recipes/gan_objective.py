@@ -42,7 +42,7 @@ class GanBatch(Batch):
     fake_labels: Tensor  # [N, c_dim] for the generated images
     index: Tensor  # [N] int64, global index of each image since the run began
     held_out: Tensor | None = None  # [N] bool, whether an encoder does not learn from an image
-    other_labels: Tensor | None = None  # [N, c_dim] of real images chosen by chance
+    other_labels: Tensor | None = None  # [N, c_dim] random ones, also where fakes have those of the reals
 
 
 class Objective:

@@ -101,8 +101,8 @@ def plan_new_run(
         # A pretrained discriminator overfits sooner.
         options = {"ada_kimg": 100.0, "blur_sigma": 0.0} | {k: v for k, v in options.items() if v is not None}
         if PRESETS[cfg].grow_from:
-            level = level_of(info.generator.height, info.generator.width)
-            options = {"grow_from": level // (2 if info.generator.fades else 1)} | options  # or that it fades in from
+            level = level_of(info.generator.height, info.generator.width)  # half of it while it fades in
+            options = {"grow_from": level // (2 if info.generator.fades else 1)} | options
     loss = options.get("loss") or PRESETS[cfg].loss
     guides = plan_guides(guide, guide_weight, guide_discriminator, loss, dataset.spec)
     with named_options():
@@ -250,7 +250,7 @@ def _fit(height: int, width: int, longest: int) -> tuple[int, int] | None:
 
 
 def _refuse_other_family(info: SnapshotInfo, cfg: str, resume: str) -> None:
-    """Raises SganError if the model and the preset are of different families. `auto` is for all but chains."""
+    """Raise MisuseError if the model and the preset are of different families. `auto` is for all but chains."""
     model, family = info.generator, presets()[cfg][0]
     if model.family != family.name and (cfg != "auto" or model.is_chain):
         raise MisuseError(

@@ -19,6 +19,7 @@ from ...runs.history import changed_settings, read_history
 from ..config import TrainConfig, read_config
 from ..folders import find_kept, read_newest_about, refuse_other_recipe
 from ..guides import check_files
+from ..losses import LOSSES
 from ..state_files import list_states
 from .gan_plan import Plan, named_options, option_name, refuse_unused_options
 
@@ -129,8 +130,8 @@ def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
         changes = changes | {"batch_gpu": max(together // gpus, 1)}
     elif "batch_gpu" not in changes and batch % (config.batch_gpu * gpus):
         changes = changes | {"batch_gpu": math.gcd(max(batch // gpus, 1), config.batch_gpu)}
-    if "gamma" in changes and "r2_gamma" not in changes and config.r2_gamma == config.gamma:
-        changes = changes | {"r2_gamma": changes["gamma"]}
+    if LOSSES[config.loss].paired and config.r2_gamma == config.gamma:
+        changes = {"r2_gamma": changes.get("gamma", config.gamma)} | changes
     if config.schedule:
         changes = {**changes, "schedule": _rescheduled(config, config.schedule, changes)}
         changes |= {"ema_kimg": config.ema_kimg} if config.schedule.ema_kimg is not None else {}
