@@ -72,7 +72,7 @@ REALS = "training images"  # the line that says what is attainable
 
 @click.command()
 @click.option(
-    "--preset", "chosen", multiple=True, help="Or a line of the table. Default: the smallest of every family."
+    "--preset", "chosen", multiple=True, help="A preset, or a line of the table. Default: the smallest of every family."
 )
 @click.option("--data", default="critters", show_default=True, type=click.Choice(list(DATASETS)), help="Dataset.")
 @click.option("--seeds", default=2, show_default=True, help="Number of runs of each family.")
@@ -80,7 +80,8 @@ REALS = "training images"  # the line that says what is attainable
 @click.option("--sheet", type=click.Path(path_type=Path), help="PNG with a row of images of each family's first run.")
 @script_options
 def main(options: Options, chosen: tuple[str, ...], data: str, seeds: int, seconds: float, sheet: Path | None) -> None:
-    cases = {case: FAMILIES.get(case) or (case, small(case)) for case in chosen} if chosen else every_family()
+    lines = every_family()
+    cases = {case: lines.get(case) or (case, small(case)) for case in chosen or lines}
     runs = [Run("families", REALS, "", data, 0, 0.0)]
     for seed in range(seeds):
         runs += [Run("families", case, cfg, data, seed, seconds, own) for case, (cfg, own) in cases.items()]

@@ -196,7 +196,7 @@ def test_interrupted(sgan, class_run, tmp_path):
     command += ["--runs", str(tmp_path), "--kimg", "100", "--batch", "8"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("*/state-000000-*")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("[0-9]*/state-000000-*")) and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)

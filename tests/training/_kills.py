@@ -132,7 +132,7 @@ def make_data(folder: Path) -> Path:
 
 def child(data: Path, folder: Path, ranks: int, kill: str, cfg: str = "auto") -> subprocess.CompletedProcess:
     command = [sys.executable, __file__, "--child", str(data), str(folder), str(ranks), kill, cfg]
-    return subprocess.run(command, start_new_session=True, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, start_new_session=True, capture_output=True, text=True, timeout=900)
 
 
 def kills(seed: int, in_write: int, at_random: int, seconds: float) -> list[str]:

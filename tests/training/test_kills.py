@@ -46,11 +46,12 @@ def test_kills_at_every_point_of_a_write_and_between(kills, data, tmp_path, cfg)
 
 
 @pytest.mark.slow
-def test_losing_a_rank_resumes_all_from_the_last_state(kills, data, tmp_path):
-    result = kills["child"](data, tmp_path / "lost", 2, "lose 13")
+@pytest.mark.parametrize("cfg", ["auto", "biggan"])
+def test_losing_a_rank_resumes_all_from_the_last_state(kills, data, tmp_path, cfg):
+    result = kills["child"](data, tmp_path / "lost", 2, "lose 13", cfg)
     assert result.returncode == 0 and (tmp_path / "lost.lost").exists()
     assert "Rank 1 was killed by SIGKILL" in result.stderr and "Traceback" not in result.stderr
     assert "Resuming from kimg 0.08." in (tmp_path / "lost" / "log.txt").read_text()
-    assert kills["same"](
-        uninterrupted(kills, data, tmp_path / "uninterrupted", 2), kills["final_state"](tmp_path / "lost")
-    )
+    state = kills["final_state"](tmp_path / "lost")
+    check_state(cfg, state)
+    assert kills["same"](uninterrupted(kills, data, tmp_path / "uninterrupted", 2, cfg), state)
