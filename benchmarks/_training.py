@@ -56,7 +56,7 @@ SMALL: dict[str, Any] = {
     "ema_rampup": 0.1,
     "aug": "noaug",
 }
-# What measure_recipes.py starts from: the preset demo as it was before the search.
+# What searches and ablations start from: the preset demo, spelled out, as rows are found by their settings.
 LOGISTIC: dict[str, Any] = {
     **{"channel_base": 512, "channel_max": 128, "loss": "logistic", "gamma": 30.0, "r1_interval": 16, "ema_rampup": 0.1}
 }

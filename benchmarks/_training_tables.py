@@ -44,8 +44,7 @@ _TITLES = {"frechet": "Fréchet", "kernel": "kernel, 10⁻³", "ppl": "path leng
 
 def training_tables(rows: Sequence[Row]) -> str:
     """All tables that have rows, with headings."""
-    half_life = "the half-life of whose moving average is a tenth of the images shown so far"
-    note = f"Single changes of `--cfg demo --penalty-interval 16`, {half_life}, and combinations of those that helped."
+    note = "Single changes of the preset `demo`, and combinations of those that helped."
     recipes = (
         ("### Screening", note, screening_table(rows)),
         ("### Finals", RULE, finals_table(rows)),
