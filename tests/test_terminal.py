@@ -104,7 +104,7 @@ def test_nohup(rgb_set, tmp_path):
         assert process.poll() is None
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_training_goes_on_when_nobody_reads_its_messages(rgb_set, tmp_path, ranks):
     read, write = os.pipe()
     line = ["train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "--kimg", "0.064", "--snap", "0.016"]

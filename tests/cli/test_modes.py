@@ -16,7 +16,8 @@ def test_a_run_with_an_encoder(sgan, rgb_set, tmp_path):
     assert f"Encoder: {run / 'encoder.safetensors'}" in result.stderr
     sgan("encode", image, *runs, "--encoder", run, "--outdir", tmp_path / "b", "-q")
     assert (tmp_path / "a" / "encoded.npz").is_file() and (tmp_path / "b" / "encoded.npz").is_file()
-    sgan("project", image, *runs, "--init", "encoder", "--steps", "2", "--outdir", tmp_path / "c", "-q")
+    quick = ["--steps", "2", "--loss", "pixel", "-q"]
+    sgan("project", image, *runs, "--init", "encoder", *quick, "--outdir", tmp_path / "c")
     assert "space z" in sgan("model", "info", run / "encoder.safetensors").stdout
     result = sgan("train", "--resume", run, "--mode-regularize", "2", code=None)
     assert "--mode-regularize cannot be changed" in result.stderr

