@@ -25,7 +25,7 @@ each_kernel = pytest.mark.parametrize("kernel", sass.KERNELS, ids=lambda p: p.st
 
 
 @needs_nvcc
-@pytest.mark.parametrize("arch", [pytest.param("80", marks=pytest.mark.slow), "90a"])
+@pytest.mark.parametrize("arch", ["80", "90a"])
 @each_kernel
 def test_registers_and_spills(kernel, arch, tmp_path):
     compiled = sass.compile_for(kernel, arch, tmp_path)
