@@ -51,6 +51,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "gamma": 3.0,
             "lr": 0.002,
             "ema_kimg": 4.0,
+            "ema_rampup": 0.1,
             "aug": "noaug",
             "schedule_kimg": 0.0,  # instead, by the time of the run:
             "schedule.lr": 0.25,

@@ -203,7 +203,7 @@ def _check_encoder(config: TrainConfig) -> None:
     if config.encoder == "bigan" and config.gp_weight:
         raise MisuseError(
             f"{option} cannot be combined with --loss {config.loss}: no z belongs to an image between two others.",
-            hint="Choose another --loss, or --gp 0.",
+            hint="Choose another --loss.",
         )
     if option and config.growth:
         raise MisuseError(

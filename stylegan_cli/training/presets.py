@@ -42,14 +42,14 @@ def make_train_config(
     known = presets()
     if cfg not in known:
         raise MisuseError(f"There is no preset {cfg!r}.", hint="Choose from " + ", ".join(known) + ".")
-    family, preset = known[cfg]
-    preset = preset.at(max(data.height, data.width))
+    res = max(data.height, data.width)
+    family, preset = known[cfg][0], known[cfg][1].at(res)
     options = {k: v for k, v in options.items() if v is not None}
     chosen = options.keys() & NETWORK_OPTIONS.keys()
     _refuse_unsupported(family, options)
     lr_given = "lr" in options
+    options = _unscheduled(preset, options) | options
     options = objective_defaults(options.get("loss", preset.loss), preset, options.get("encoder")) | options
-    res = max(data.height, data.width)
 
     def pick(name: str, rule: Any) -> Any:
         value = options.pop(name, getattr(preset, name, None))
@@ -62,7 +62,7 @@ def make_train_config(
     batch_gpu = options.pop("batch_gpu", max(batch // gpus, 1))
     group = options.pop("mbstd_group", None) or _largest_divisor(batch_gpu, preset.mbstd_group or 4)
     if options.get("precision") == "auto":
-        options["precision"] = _precision(family, device, data)
+        options["precision"] = fastest_precision(family.config, device, data)
     generator, discriminator = _networks(family, preset, data, options, pick, chosen, min(group, batch_gpu))
     gamma = pick("gamma", lambda: preset.gamma_factor * data.height * data.width / batch)
     ema_kimg = pick("ema_kimg", lambda: batch * 10 / 32)
@@ -144,10 +144,20 @@ def _schedule(preset: Preset, options: dict[str, Any], ema_kimg: float) -> Sched
     )
 
 
-def _precision(family: Family, device: str, data: DataSpec) -> str:
+def _unscheduled(preset: Preset, options: dict[str, Any]) -> dict[str, Any]:
+    """What a preset whose schedule is switched off has instead: the augmentation of its end, and a moving average that
+    is short at first."""
+    if preset.schedule is None or options.get("schedule_kimg") != 0:
+        return {}
+    fixed = options.get("aug", preset.aug) == "fixed" and preset.schedule.aug_p is not None
+    return {"ema_rampup": Preset.ema_rampup} | ({"aug_p": preset.schedule.aug_p} if fixed else {})
+
+
+def fastest_precision(generator: GeneratorConfig | type[GeneratorConfig], device: str, data: DataSpec) -> str:
+    """What precision 'auto' is: the fastest one on the device that the networks of a family bear."""
     if device.startswith("cuda"):
-        return family.config.half_type
-    mixed = family.config.half_type in ("fp16", "bf16") and device == "cpu"
+        return generator.half_type
+    mixed = generator.half_type in ("fp16", "bf16") and device == "cpu"
     faster = prefers_bfloat16(torch.device("cpu"), data.height, data.width, training=True)
     return "bf16" if mixed and faster else "fp32"
 

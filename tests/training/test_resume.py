@@ -81,6 +81,26 @@ def test_the_default_preset_for_the_weights_of_a_model_is_of_its_family(rgb_set,
     assert gan_plan.plan_new_run(str(rgb_set), "auto", str(path)).config.cfg == "auto"
 
 
+def test_auto_trains_a_model_of_another_family_in_a_precision_that_it_bears(rgb_set, tmp_path):
+    """Nothing bounds the features of R3GAN, and its images have one latent."""
+    data = open_dataset(rgb_set).spec
+    config = make_train_config("r3gan", data, channel_base=64, channel_max=16)
+    path = tmp_path / "model.safetensors"
+    save_snapshot(path, build_generator(config.generator), None, SnapshotInfo(config.generator))
+    plan = gan_plan.plan_new_run(str(rgb_set), "auto", str(path), device="cuda", precision="auto")
+    assert (plan.config.precision, plan.config.mixing_prob) == ("bf16", 0.0)
+    assert make_train_config("auto", data, device="cuda", precision="auto").precision == "fp16"
+
+
+def test_a_learning_rate_is_that_of_both_networks(train_run):
+    folder, _ = train_run(d_lr=0.004)
+    planned = gan_resume.plan_resumed_run(folder, {"lr": 0.003, "kimg": 0.056}).config
+    assert (planned.lr, planned.d_lr) == (0.003, None)
+    planned = gan_resume.plan_resumed_run(folder, {"lr": 0.003, "d_lr": 0.005, "kimg": 0.056}).config
+    assert (planned.lr, planned.d_lr) == (0.003, 0.005)
+    assert gan_resume.plan_resumed_run(folder, {"kimg": 0.056}).config.d_lr == 0.004
+
+
 def test_a_change_survives_a_kill_and_a_lost_state(train_run):
     """Killed after config.json was written; and resumed from an older state than the one the change was made at."""
     folder, _ = train_run()

@@ -127,8 +127,11 @@ def test_changed_settings_of_a_resumed_run_keep_the_proportions(dataset, tmp_pat
 def test_options_scale_a_schedule(dataset):
     config = make_train_config("r3gan", dataset.spec, lr=4e-4, gamma=1.0, schedule_kimg=50.0, **SMALL)
     assert (config.schedule.lr, config.schedule.gamma, config.schedule.kimg) == (0.25, 0.1, 50)
-    assert make_train_config("r3gan", dataset.spec, schedule_kimg=0.0, **SMALL).schedule is None
     assert make_train_config("demo", dataset.spec, **SMALL).schedule is None
+    still = make_train_config("r3gan", dataset.spec, schedule_kimg=0.0, **SMALL)
+    assert (still.schedule, still.aug, still.aug_p, still.ema_rampup) == (None, "fixed", 0.55, 0.05)
+    still = make_train_config("r3gan", dataset.spec, schedule_kimg=0.0, aug="noaug", ema_rampup=0.1, **SMALL)
+    assert (still.aug_p, still.ema_rampup) == (0.0, 0.1)
     constant = make_train_config("r3gan", dataset.spec, aug="noaug", **SMALL)
     assert constant.schedule.aug_p is None and constant.aug == "noaug"
     with pytest.raises(SganError):

@@ -25,7 +25,7 @@ from ...snapshot import SnapshotInfo, open_training_dataset, read_info
 from ..config import TrainConfig
 from ..growth import Growth
 from ..guides import plan_guides
-from ..presets import NETWORK_OPTIONS, PRESETS, make_train_config, objective_defaults
+from ..presets import NETWORK_OPTIONS, PRESETS, fastest_precision, make_train_config, objective_defaults
 
 _AUGMENTATIONS = {
     "ada": "adaptive augmentation ({})",
@@ -97,12 +97,8 @@ def plan_new_run(
     if size is None and (size := _size(dataset.spec, cfg, None if PRESETS[cfg].grow_from else info)):
         dataset = dataset.resized(*size)
     base_size(dataset.spec.height, dataset.spec.width)  # report an unsupported size first
-    if resume and info:
-        # A pretrained discriminator overfits sooner.
-        options = {"ada_kimg": 100.0, "blur_sigma": 0.0} | {k: v for k, v in options.items() if v is not None}
-        if PRESETS[cfg].grow_from:
-            level = level_of(info.generator.height, info.generator.width)  # half of it while it fades in
-            options = {"grow_from": level // (2 if info.generator.fades else 1)} | options
+    if info:
+        options = _with_those_of_model(options, info, cfg, device, dataset.spec)
     loss = options.get("loss") or PRESETS[cfg].loss
     guides = plan_guides(guide, guide_weight, guide_discriminator, loss, dataset.spec)
     with named_options():
@@ -243,6 +239,20 @@ def _size(spec: DataSpec, cfg: str, info: SnapshotInfo | None) -> tuple[int, int
     return (height, width) if height <= spec.height and height * spec.width == width * spec.height else None
 
 
+def _with_those_of_model(
+    options: dict[str, Any], info: SnapshotInfo, cfg: str, device: str, data: DataSpec
+) -> dict[str, Any]:
+    """Add the options of a run that starts from a model."""
+    # A pretrained discriminator overfits sooner.
+    options = {"ada_kimg": 100.0, "blur_sigma": 0.0} | {k: v for k, v in options.items() if v is not None}
+    if options.get("precision") == "auto":  # the preset can be of another family
+        options["precision"] = fastest_precision(info.generator, device, data)
+    if PRESETS[cfg].grow_from:
+        level = level_of(info.generator.height, info.generator.width)  # half of it while it fades in
+        options = {"grow_from": level // (2 if info.generator.fades else 1)} | options
+    return options
+
+
 def _fit(height: int, width: int, longest: int) -> tuple[int, int] | None:
     """Return the size with the given longest side, or None if the images are not larger."""
     scale = longest / max(height, width)
@@ -273,7 +283,8 @@ def _with_networks_from(info: SnapshotInfo, config: TrainConfig, resume: str) ->
         values["c_dim"] = generator.z_dim if config.encoder == "bigan" else generator.c_dim
         discriminator = replace_known_fields(info.discriminator, **values, mbstd_group=group, labels=labels)
     networks = {"generator": generator, "discriminator": discriminator}
-    return dataclasses.replace(config, **networks, ema_rampup=None, resume=resume)
+    mixing = config.mixing_prob if generator.has_styles else 0.0
+    return dataclasses.replace(config, **networks, mixing_prob=mixing, ema_rampup=None, resume=resume)
 
 
 def option_name(

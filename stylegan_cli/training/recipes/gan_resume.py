@@ -132,6 +132,8 @@ def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
         changes = changes | {"batch_gpu": math.gcd(max(batch // gpus, 1), config.batch_gpu)}
     if LOSSES[config.loss].paired and config.r2_gamma == config.gamma:
         changes = {"r2_gamma": changes.get("gamma", config.gamma)} | changes
+    if "lr" in changes:  # which is that of both networks, as in a new run
+        changes = {"d_lr": None} | changes
     if config.schedule:
         changes = {**changes, "schedule": _rescheduled(config, config.schedule, changes)}
         changes |= {"ema_kimg": config.ema_kimg} if config.schedule.ema_kimg is not None else {}
