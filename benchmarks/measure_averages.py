@@ -18,7 +18,7 @@ from _datasets import DATASETS
 from _rows import Row
 from _training import Options, Run, make_config, measure_model, script_options
 from _training_tables import BASELINE, averages_table
-from measure_recipes import PRESET, settings_of
+from measure_recipes import preset_of, settings_of
 
 from stylegan_cli.cli.call import keep_freed_memory
 from stylegan_cli.training.ema import EMA
@@ -47,7 +47,7 @@ def main(options: Options, variants: Sequence[str], data: Sequence[str], seeds: 
 
 def as_run(variant: str, data: str, seed: int, kimg: float, fraction: float) -> Run:
     case, settings = f"{variant}, {fraction:g}, {kimg:g} kimg", settings_of(variant) | {"ema_rampup": fraction}
-    return Run("averages", case, PRESET, data, seed, 0.0, settings)
+    return Run("averages", case, preset_of(variant), data, seed, 0.0, settings)
 
 
 def work_on(

@@ -32,6 +32,7 @@ def _relativistic(gamma: float, interval: int = 16) -> dict[str, Any]:
     return changes if interval == 16 else changes | {"r1_interval": interval}
 
 
+_BY_TIME = {"schedule_kimg": 0.0, "schedule.lr": 0.25, "schedule.gamma": 0.1}  # instead of by the images shown
 VARIANTS: dict[str, dict[str, Any]] = {
     BASELINE: {},
     "relativistic-0.3": _relativistic(0.3),
@@ -91,6 +92,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mapping-lr-0.01": {"mapping_lr": 0.01},
     "diffaug": {"aug": "diffaug"},
     "blur": {"blur_sigma": 2.0},
+    # Of another family, with its own settings.
+    "style-r3gan": {"cfg": "demo-style-r3gan", **_BY_TIME},
 }
 
 
@@ -136,7 +139,7 @@ def main(
 def screening_runs(names: Iterable[str], trials: list[tuple[int, float]]) -> list[Run]:
     """All variants with the first seed, then with the next one; without those that this version cannot train."""
     runs = [
-        Run("screening", name, PRESET, SCREENED_ON, seed, seconds, settings_of(name))
+        Run("screening", name, preset_of(name), SCREENED_ON, seed, seconds, settings_of(name))
         for seed, seconds in trials
         for name in names
     ]
@@ -146,7 +149,7 @@ def screening_runs(names: Iterable[str], trials: list[tuple[int, float]]) -> lis
 def final_runs(names: Iterable[str], data: tuple[str, ...], seeds: int, seconds: float) -> list[Run]:
     names = list(dict.fromkeys(names))
     return [
-        Run("finals", name, PRESET, where, seed, seconds, settings_of(name))
+        Run("finals", name, preset_of(name), where, seed, seconds, settings_of(name))
         for seed in range(seeds)
         for where in data
         for name in names
@@ -154,8 +157,13 @@ def final_runs(names: Iterable[str], data: tuple[str, ...], seeds: int, seconds:
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """The settings of a variant, or of several joined by '+'."""
-    return LOGISTIC | changes_of(name)
+    """The settings of a variant, or of several joined by '+': those of the baseline, or of another preset."""
+    changes = {key: value for key, value in changes_of(name).items() if key != "cfg"}
+    return LOGISTIC | changes if preset_of(name) == PRESET else changes
+
+
+def preset_of(name: str) -> str:
+    return changes_of(name).get("cfg", PRESET)
 
 
 def changes_of(name: str) -> dict[str, Any]:

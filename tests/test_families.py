@@ -22,6 +22,7 @@ from stylegan_cli.models.registry import FAMILIES, build_generator, presets, rea
 from stylegan_cli.models.sagan.config import SAGANConfig
 from stylegan_cli.models.sngan.config import SNGANConfig
 from stylegan_cli.models.stackgan.config import StackganConfig
+from stylegan_cli.models.style_r3gan.config import StyleR3GANConfig
 from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.models.stylegan3.config import StyleGAN3Config
@@ -32,6 +33,7 @@ SMALL = {"z_dim": 8, "channel_base": 64, "channel_max": 8}
 NEW = [  # not in files of version 0.1
     StyleGAN3Config(16, 16, c_dim=2, kernel=1, radial=True, **SMALL),
     R3GANConfig(16, 16, c_dim=2, **SMALL),
+    StyleR3GANConfig(16, 16, c_dim=2, **SMALL),
     DCGANConfig(16, 16, **SMALL),
     SNGANConfig(16, 16, c_dim=2, **SMALL),
     SAGANConfig(16, 16, attention=8, **SMALL),

@@ -16,7 +16,7 @@ from .progress import bar
 
 @click.command(short_help="Give images the style of another, such as a painting.")
 @click.argument("images", metavar="IMAGE...", nargs=-1)
-@click.option("--style", metavar="IMAGE", help="Image whose style the others get, such as a painting.")
+@click.option("--style", metavar="IMAGE", help="Style image, such as a painting.")
 @click.option(
     "--weight",
     type=FiniteRange(0),
@@ -57,7 +57,7 @@ def command(
     if not request["images"]:
         raise MisuseError("No image to stylize.", hint="Name an image: sgan stylize photo.jpg --style painting.jpg")
     if request["style"] is None:
-        raise MisuseError("No image whose style the others get.", hint="Name one: --style painting.jpg")
+        raise MisuseError("No style image.", hint="Name one: --style painting.jpg")
     folder, stylize = Path(outdir), StylizeRequest(**request)
     refuse_to_overwrite([*request["images"], request["style"]], output_files(stylize, folder))
     words = click.get_current_context().find_root().obj or ["sgan"]
@@ -71,7 +71,7 @@ def command(
 
         click.echo(json.dumps({"files": [str(path) for path in files]}))
     else:
-        click.echo(files[-1])
+        click.echo("\n".join(map(str, files)))
     if result.interrupted:
         if missing := request["images"][len(files) :]:
             warn(f"Not stylized: {', '.join(missing)}.")

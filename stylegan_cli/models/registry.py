@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from ..config import from_json
 from ..errors import SganError
-from . import biggan, dcgan, lapgan, progan, r3gan, sagan, sngan, stackgan, stylegan, stylegan2, stylegan3
+from . import biggan, dcgan, lapgan, progan, r3gan, sagan, sngan, stackgan, style_r3gan, stylegan, stylegan2, stylegan3
 from .config import DiscriminatorConfig, GeneratorConfig, field_names
 from .family import DiscriminatorFamily, Family
 from .presets import Preset
@@ -18,7 +18,10 @@ if typing.TYPE_CHECKING:
 
 FAMILIES: dict[str, Family] = {
     package.FAMILY.name: package.FAMILY
-    for package in (stylegan2, stylegan3, stylegan, progan, r3gan, dcgan, sngan, sagan, biggan, lapgan, stackgan)
+    for package in (
+        *(stylegan2, stylegan3, stylegan, progan, r3gan, style_r3gan),
+        *(dcgan, sngan, sagan, biggan, lapgan, stackgan),
+    )
 }
 DISCRIMINATORS: dict[str, DiscriminatorFamily] = {f.discriminator.name: f.discriminator for f in FAMILIES.values()}
 

@@ -150,7 +150,8 @@ def _unscheduled(preset: Preset, options: dict[str, Any]) -> dict[str, Any]:
     if preset.schedule is None or options.get("schedule_kimg") != 0:
         return {}
     fixed = options.get("aug", preset.aug) == "fixed" and preset.schedule.aug_p is not None
-    return {"ema_rampup": Preset.ema_rampup} | ({"aug_p": preset.schedule.aug_p} if fixed else {})
+    rampup = {"ema_rampup": Preset.ema_rampup} if preset.ema_rampup is None else {}
+    return rampup | ({"aug_p": preset.schedule.aug_p} if fixed else {})
 
 
 def fastest_precision(generator: GeneratorConfig | type[GeneratorConfig], device: str, data: DataSpec) -> str:

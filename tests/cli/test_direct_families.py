@@ -1,4 +1,5 @@
-"""Every command on models whose generator takes z directly: DCGAN, SNGAN, SAGAN, BigGAN and R3GAN."""
+"""Every command on models of families beside the StyleGANs: DCGAN, SNGAN, SAGAN, BigGAN, and R3GAN without and with
+styles."""
 
 import json
 from pathlib import Path
@@ -19,7 +20,7 @@ def pixels(path):
         return np.asarray(image).astype(int)
 
 
-@pytest.mark.parametrize("cfg", ["dcgan", "sngan", "sagan", "biggan", "r3gan"])
+@pytest.mark.parametrize("cfg", ["dcgan", "sngan", "sagan", "biggan", "r3gan", "style-r3gan"])
 def test_a_run_and_what_can_be_done_with_its_model(sgan, rgb_set, tmp_path, cfg):
     short = ["--batch", "8", "--kimg", "0.032", "--snap", "0.032", "-q"]
     line = ["train", "--data", rgb_set, "--cond", "hat", "--runs", tmp_path / "runs", "--metrics", "fid40_full"]
@@ -42,7 +43,7 @@ def test_a_run_and_what_can_be_done_with_its_model(sgan, rgb_set, tmp_path, cfg)
     assert any((tmp_path / "video").iterdir())
 
     line = ["mix", *model, "--rows", "0", "--cols", "1", "--outdir", tmp_path / "mix", "--class", "1"]
-    if cfg == "biggan":  # each block has a part of z
+    if cfg in ("biggan", "style-r3gan"):  # each block has a latent
         sgan(*line, "--styles", "1")
         pixels(tmp_path / "mix" / "mix0000-0001.png")
     else:

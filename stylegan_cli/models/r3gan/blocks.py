@@ -36,9 +36,14 @@ class ResidualBlock(nn.Module):
         self,
         x: Tensor,  # [N, channels, H, W]
     ) -> Tensor:  # [N, channels, H, W]
+        return x + self.conv2(self.inner(x))
+
+    def inner(
+        self,
+        x: Tensor,  # [N, channels, H, W]
+    ) -> Tensor:  # [N, channels * expansion, H, W]
         y = bias_act(self.conv0(x), self.bias0.to(x.dtype), act="lrelu", gain=1)
-        y = bias_act(self.conv1(y), self.bias1.to(x.dtype), act="lrelu", gain=1)
-        return x + self.conv2(y)
+        return bias_act(self.conv1(y), self.bias1.to(x.dtype), act="lrelu", gain=1)
 
 
 class Resample(nn.Module):
@@ -68,5 +73,7 @@ class Resample(nn.Module):
         return (upsample2d if self.up == 2 else downsample2d)(x, self.resample_filter)
 
 
-def level_blocks(config: ResidualConfig, channels: int) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(config, channels) for _ in range(config.blocks)))
+def level_blocks(
+    config: ResidualConfig, channels: int, block_class: type[ResidualBlock] = ResidualBlock
+) -> nn.Sequential:
+    return nn.Sequential(*(block_class(config, channels) for _ in range(config.blocks)))

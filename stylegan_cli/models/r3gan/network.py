@@ -3,6 +3,8 @@ residual blocks, without styles, noise and normalization."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -11,8 +13,8 @@ from ...layers.initial import normal
 from ..config import Level
 from ..generator import Generator, LayerInfo, Synthesis
 from ..mapping import DirectMapping
-from .blocks import Resample, level_blocks
-from .config import R3GANConfig
+from .blocks import Resample, ResidualBlock, level_blocks
+from .config import R3GANConfig, ResidualConfig
 
 
 def layer_table(
@@ -42,9 +44,17 @@ class Basis(nn.Module):
         return self.maps.to(w.dtype) * self.affine(w)[:, :, None, None]
 
 
-class SynthesisNetwork(Synthesis):
-    def __init__(self, config: R3GANConfig):
-        super().__init__(layer_table(config), config.w_dim)
+class ResidualSynthesis(Synthesis):
+    """Learned maps, then levels of blocks. Blocks in the layer table also take their latent."""
+
+    def __init__(
+        self,
+        config: ResidualConfig,
+        layers: Sequence[LayerInfo],
+        w_dim: int,
+        block_class: type[ResidualBlock] = ResidualBlock,
+    ):
+        super().__init__(layers, w_dim)
         self.levels = config.levels()
         below = None
         for level in self.levels:
@@ -52,32 +62,36 @@ class SynthesisNetwork(Synthesis):
             if below:
                 block.resample = Resample(config, below.channels, level.channels, up=2)
             else:
-                block.basis = Basis(config.w_dim, level)
-            block.blocks = level_blocks(config, level.channels)
+                block.basis = Basis(w_dim, level)
+            block.blocks = level_blocks(config, level.channels, block_class)
             self.add_module(f"b{level.name}", block)
             below = level
         self.torgb = PlainConv2d(self.levels[-1].channels, config.channels, 1)
 
     def synthesize(
         self,
-        ws: Tensor,  # [N, 1, w_dim]
+        ws: Tensor,  # [N, num_ws, w_dim]
         noise: dict[str, Tensor | None],  # empty
         dtype: torch.dtype | None,
         transform: Tensor | None,
     ) -> Tensor:  # [N, channels, height, width]
-        x = ws[:, 0]
+        each_w, x = ws.unbind(1), ws[:, 0]
+        latents = {row.path: (each_w[row.w_index],) for row in self.layers}
         for level in self.levels:
             enter = "basis" if level is self.levels[0] else "resample"
             x = x.to(dtype if dtype is not None and level.half else ws.dtype)
-            for name in (enter, "blocks"):
-                x = self.get_submodule(f"b{level.name}.{name}")(x)
+            x = self.get_submodule(f"b{level.name}.{enter}")(x)
+            blocks = f"b{level.name}.blocks"
+            for i, block in self.get_submodule(blocks).named_children():
+                x = block(x, *latents.get(f"{blocks}.{i}", ()))
         return self.torgb(x).to(ws.dtype)
 
 
 class R3GAN(Generator):
     def __init__(self, config: R3GANConfig):
         embed = PlainLinear(config.c_dim, config.z_dim) if config.c_dim else None
-        super().__init__(config, SynthesisNetwork(config), DirectMapping(config, embed, num_ws=1))
+        synthesis = ResidualSynthesis(config, layer_table(config), config.w_dim)
+        super().__init__(config, synthesis, DirectMapping(config, embed, num_ws=1))
 
 
 build = R3GAN  # for `family.lazy_build`

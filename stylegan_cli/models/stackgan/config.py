@@ -26,8 +26,8 @@ class StackConfig(StartingConfig):
         first = next((level for level in self.levels() if level.name * self.enlarge == last.name), None)
         if first is None or first.name == 4:
             raise MisuseError(
-                f"Images of {self.height}x{self.width} (height x width) are too small for two stages, of which the "
-                f"second enlarges the images of the first {self.enlarge} times.",
+                f"Images of {self.height}x{self.width} (height x width) are too small for two stages, the second "
+                f"of which enlarges images {self.enlarge} times.",
                 hint=f"Use larger images, such as --size {self.size_with(8 * self.enlarge)}, or another --cfg.",
             )
         return first, last
