@@ -42,6 +42,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "generator.channel_max": 128,
         },
     ),
+    "StyleR3GAN": (
+        "demo-style-r3gan",
+        {"schedule_kimg": 0.0, "schedule.lr": 0.25, "schedule.gamma": 0.1},  # by the time of the run
+    ),
     "R3GAN": (
         "r3gan",
         {

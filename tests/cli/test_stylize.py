@@ -99,7 +99,7 @@ def test_a_larger_size_is_offered_where_it_helps(stylize, images):
 
 
 def test_styles_that_are_refused(sgan, stylize, images, tmp_path):
-    assert "No image whose style" in sgan("stylize", images / "a.png", code=2).stderr
+    assert "No style image." in sgan("stylize", images / "a.png", code=2).stderr
     assert "flat.png has 20x64" in stylize(images / "a.png", style=images / "flat.png", code=1).stderr
     assert "does not exist" in stylize(images / "a.png", style=tmp_path / "gone.png", code=1).stderr
     Image.new("RGB", (40, 40)).save(tmp_path / "b-styled.png")

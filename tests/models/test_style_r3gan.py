@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from stylegan_cli.models.frozen import frozen_synthesis
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.style_r3gan.config import StyleR3GANConfig
+from stylegan_cli.models.summary import summarize
 
 from .test_r3gan import resampled
 
@@ -58,6 +59,14 @@ def test_the_layer_table():
     maps = G.synthesis.read_features(G.mapping(torch.zeros(1, 5, dtype=torch.float64)), [row.name for row in G.layers])
     assert [tuple(x.shape[1:]) for x in maps.values()] == [(r.channels, r.height, r.width) for r in G.layers]
     assert all(G.style_weight(row).shape[1] == 6 for row in G.layers)
+
+
+def test_the_summary_counts_each_parameter_once():
+    G = build_generator(StyleR3GANConfig(16, 16, **SMALL))
+    lines = [line.rsplit(maxsplit=1) for line in summarize("G", G, torch.zeros(1, 5)).splitlines()[1:]]
+    *counts, total = [int(count.replace(",", "")) for _, count in lines]
+    assert sum(counts) == total == sum(p.numel() for p in G.parameters())
+    assert any(name.startswith("synthesis.b8.blocks.1 ") for name, _ in lines)
 
 
 def test_at_first_only_the_learned_maps_take_a_latent():

@@ -219,7 +219,7 @@ def test_ten_steps_against_the_plain_definition(engine_of):
                 torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("cfg", ["r3gan", "dcgan", "sngan", "sagan", "biggan"])
+@pytest.mark.parametrize("cfg", ["r3gan", "style-r3gan", "dcgan", "sngan", "sagan", "biggan"])
 def test_a_resumed_run_continues_to_the_bit(dataset, tmp_path, cfg):
     """In the middle of a schedule, between steps of G, with running moments and power iterations."""
 
