@@ -16,7 +16,7 @@ from stylegan_cli.models.presets import Schedule
 from stylegan_cli.sampling import counter
 from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.recipes.gan import make_engine, train
-from stylegan_cli.training.recipes.gan_plan import describe_run
+from stylegan_cli.training.recipes.gan_plan import describe_run, plan_new_run
 from stylegan_cli.training.recipes.gan_resume import plan_resumed_run
 from stylegan_cli.training.run import RunOptions
 
@@ -164,6 +164,12 @@ def test_presets_by_size():
     found = {size: PRESETS["r3gan"].at(size).gamma for size in (16, 32, 48, 64, 100, 256, 1024)}
     assert found == {16: 0.05, 32: 0.05, 48: 0.05, 64: 2.0, 100: 2.0, 256: 150.0, 1024: 150.0}
     assert isinstance(PRESETS["r3gan"].at(64).schedule, Schedule)
+
+
+def test_an_interval_without_penalties_is_refused(rgb_set):
+    with pytest.raises(MisuseError, match="--penalty-interval has no effect without a penalty"):
+        plan_new_run(str(rgb_set), "dcgan", r1_interval=4)
+    assert plan_new_run(str(rgb_set), "dcgan", r1_interval=4, gamma=1.0).config.r1_interval == 4
 
 
 def test_options_without_effect_are_refused(dataset):

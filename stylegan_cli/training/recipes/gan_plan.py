@@ -103,6 +103,8 @@ def plan_new_run(
     guides = plan_guides(guide, guide_weight, guide_discriminator, loss, dataset.spec)
     with named_options():
         config = make_train_config(cfg, dataset.spec, gpus=gpus or 1, device=device, guides=guides, **options)
+    if options.get("r1_interval") and not max(config.gamma, config.r2_gamma, config.gp_weight):
+        raise MisuseError("--penalty-interval has no effect without a penalty.", hint="Set --gamma, or remove it.")
     if resume and info:
         config = _with_networks_from(info, config, os.path.abspath(resume))
     if config.growth is not None:
