@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from stylegan_cli.models.frozen import frozen_synthesis
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.style_r3gan.config import StyleR3GANConfig
+from stylegan_cli.models.style_r3gan.network import StyledBlock
 from stylegan_cli.models.summary import summarize
 
 from .test_r3gan import resampled
@@ -22,15 +23,19 @@ def make(c_dim=0, size=(16, 16), **changes):
     return G
 
 
-def styled_block(x, w, s, name):
+def styled_block(x, w, noise, s, name):
     y = F.leaky_relu(F.conv2d(x, s[f"{name}.conv0.weight"]) + s[f"{name}.bias0"][:, None, None], 0.2)
     y = F.conv2d(y, s[f"{name}.conv1.weight"], padding=1, groups=y.shape[1] // 8) + s[f"{name}.bias1"][:, None, None]
-    y = F.leaky_relu(y, 0.2) * (1 + w @ s[f"{name}.affine.weight"].t())[:, :, None, None]
+    y = (
+        F.leaky_relu(y + s[f"{name}.noise_strength"] * noise, 0.2)
+        * (1 + w @ s[f"{name}.affine.weight"].t())[:, :, None, None]
+    )
     return x + F.conv2d(y, s[f"{name}.conv2.weight"])
 
 
+@pytest.mark.parametrize("noise", [0, 1])
 @pytest.mark.parametrize("c_dim", [0, 3])
-def test_the_generator_against_its_definition(c_dim):
+def test_the_generator_against_its_definition(c_dim, noise):
     G = make(c_dim)
     c = torch.eye(3, dtype=torch.float64)[[2, 0]] if c_dim else None
     ws, s = G.mapping(torch.randn(2, 5, dtype=torch.float64), c), G.state_dict()
@@ -41,10 +46,12 @@ def test_the_generator_against_its_definition(c_dim):
             name = f"synthesis.b{level}.resample.conv.weight"
             x = resampled(F.conv2d(x, s[name]) if name in s else x, up=True)
         for i in range(2):
-            x = styled_block(x, ws[:, 2 * k + i], s, f"synthesis.b{level}.blocks.{i}")
+            name = f"synthesis.b{level}.blocks.{i}"
+            x = styled_block(x, ws[:, 2 * k + i], noise * s[f"{name}.noise_const"], s, name)
     expected = F.conv2d(x, s["synthesis.torgb.weight"])
-    torch.testing.assert_close(G.synthesis(ws), expected, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(frozen_synthesis(G)(ws), expected, rtol=1e-10, atol=1e-12)
+    mode = "const" if noise else "none"
+    torch.testing.assert_close(G.synthesis(ws, mode), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(frozen_synthesis(G)(ws, mode), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_the_layer_table():
@@ -55,7 +62,7 @@ def test_the_layer_table():
         *((f"b4.blocks.{i}", i, 0) for i in range(3)),
         ("b8.blocks.0", 3, 1),
     ]
-    assert G.num_ws == 9 and not G.noise_layers
+    assert G.num_ws == 9 and G.noise_layers == G.layers[1:] and not make(noise=False).noise_layers
     maps = G.synthesis.read_features(G.mapping(torch.zeros(1, 5, dtype=torch.float64)), [row.name for row in G.layers])
     assert [tuple(x.shape[1:]) for x in maps.values()] == [(r.channels, r.height, r.width) for r in G.layers]
     assert all(G.style_weight(row).shape[1] == 6 for row in G.layers)
@@ -71,8 +78,8 @@ def test_the_summary_counts_each_parameter_once():
 
 def test_at_first_only_the_learned_maps_take_a_latent():
     torch.manual_seed(0)
-    G = build_generator(StyleR3GANConfig(16, 16, **SMALL))
-    assert not any(b.affine.weight.any() for name, b in G.named_modules() if name[-2:] in (".0", ".1"))
+    blocks = [m for m in build_generator(StyleR3GANConfig(16, 16, **SMALL)).modules() if isinstance(m, StyledBlock)]
+    assert len(blocks) == 6 and not any(b.affine.weight.any() or b.noise_strength.any() for b in blocks)
 
 
 def test_a_latent_changes_the_layers_from_its_own_on():

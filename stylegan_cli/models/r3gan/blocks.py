@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...layers import PlainConv2d
 from ...ops import bias_act, downsample2d, fir_filter, upsample2d
+from ..config import Level
 from .config import ResidualConfig
 
 LRELU_GAIN = math.sqrt(2 / (1 + 0.2**2))  # of the weights before or after an activation, which has none
@@ -22,10 +23,11 @@ class ResidualBlock(nn.Module):
     def __init__(
         self,
         config: ResidualConfig,
-        channels: int,
+        level: Level,
     ):
         super().__init__()
-        wide, gain = channels * config.expansion, LRELU_GAIN * config.residual_gain
+        channels, wide = level.channels, level.channels * config.expansion
+        gain = LRELU_GAIN * config.residual_gain
         self.conv0 = PlainConv2d(channels, wide, 1, gain=gain)
         self.bias0 = nn.Parameter(torch.zeros(wide))
         self.conv1 = PlainConv2d(wide, wide, 3, groups=config.groups(channels), gain=gain)
@@ -41,9 +43,11 @@ class ResidualBlock(nn.Module):
     def inner(
         self,
         x: Tensor,  # [N, channels, H, W]
+        noise: Tensor | None = None,  # [N or 1, channels * expansion, H, W], added before the second activation
     ) -> Tensor:  # [N, channels * expansion, H, W]
         y = bias_act(self.conv0(x), self.bias0.to(x.dtype), act="lrelu", gain=1)
-        return bias_act(self.conv1(y), self.bias1.to(x.dtype), act="lrelu", gain=1)
+        y = self.conv1(y) if noise is None else self.conv1(y) + noise
+        return bias_act(y, self.bias1.to(x.dtype), act="lrelu", gain=1)
 
 
 class Resample(nn.Module):
@@ -74,6 +78,6 @@ class Resample(nn.Module):
 
 
 def level_blocks(
-    config: ResidualConfig, channels: int, block_class: type[ResidualBlock] = ResidualBlock
+    config: ResidualConfig, level: Level, block_class: type[ResidualBlock] = ResidualBlock
 ) -> nn.Sequential:
-    return nn.Sequential(*(block_class(config, channels) for _ in range(config.blocks)))
+    return nn.Sequential(*(block_class(config, level) for _ in range(config.blocks)))

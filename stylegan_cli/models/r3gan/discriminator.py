@@ -46,7 +46,7 @@ class R3GANDiscriminator(Discriminator):
         self.fromrgb = PlainConv2d(config.channels, self.levels[0].channels, 1)
         for level, below in zip(self.levels, [*self.levels[1:], None]):
             block = nn.Module()
-            block.blocks = level_blocks(config, level.channels)
+            block.blocks = level_blocks(config, level)
             if below:
                 block.resample = Resample(config, level.channels, below.channels, down=2)
             self.add_module(f"b{level.name}", block)

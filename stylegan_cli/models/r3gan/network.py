@@ -45,7 +45,7 @@ class Basis(nn.Module):
 
 
 class ResidualSynthesis(Synthesis):
-    """Learned maps, then levels of blocks. Blocks in the layer table also take their latent."""
+    """Learned maps, then levels of blocks. Blocks in the layer table also take their latent and noise."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class ResidualSynthesis(Synthesis):
                 block.resample = Resample(config, below.channels, level.channels, up=2)
             else:
                 block.basis = Basis(w_dim, level)
-            block.blocks = level_blocks(config, level.channels, block_class)
+            block.blocks = level_blocks(config, level, block_class)
             self.add_module(f"b{level.name}", block)
             below = level
         self.torgb = PlainConv2d(self.levels[-1].channels, config.channels, 1)
@@ -71,19 +71,19 @@ class ResidualSynthesis(Synthesis):
     def synthesize(
         self,
         ws: Tensor,  # [N, num_ws, w_dim]
-        noise: dict[str, Tensor | None],  # empty
+        noise: dict[str, Tensor | None],  # [N or 1, 1, h, w] by the name of each layer that takes noise
         dtype: torch.dtype | None,
         transform: Tensor | None,
     ) -> Tensor:  # [N, channels, height, width]
         each_w, x = ws.unbind(1), ws[:, 0]
-        latents = {row.path: (each_w[row.w_index],) for row in self.layers}
+        inputs = {row.path: (each_w[row.w_index], noise.get(row.name)) for row in self.layers}
         for level in self.levels:
             enter = "basis" if level is self.levels[0] else "resample"
             x = x.to(dtype if dtype is not None and level.half else ws.dtype)
             x = self.get_submodule(f"b{level.name}.{enter}")(x)
             blocks = f"b{level.name}.blocks"
             for i, block in self.get_submodule(blocks).named_children():
-                x = block(x, *latents.get(f"{blocks}.{i}", ()))
+                x = block(x, *inputs.get(f"{blocks}.{i}", ()))
         return self.torgb(x).to(ws.dtype)
 
 

@@ -18,3 +18,7 @@ class StyleR3GANConfig(ResidualConfig, StyledConfig):
     z_dim: int = 64
     w_dim: int = 64
     mapping_layers: int = 2
+    noise: bool = True  # whether blocks add noise
+
+    def _details(self) -> list[str]:
+        return [*super()._details(), *([] if self.noise else ["no noise"])]

@@ -1,11 +1,14 @@
-"""R3GAN's generator with styles, ours: each of its residual blocks scales its features by an affine map of a latent, as
-the layers of StyleGAN do, so that images can be mixed, projected and edited layer by layer."""
+"""R3GAN's generator with styles, ours: each of its residual blocks scales its features by an affine map of a latent and
+adds noise, as the layers of StyleGAN do, so that images can be mixed, projected and edited layer by layer."""
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from ...layers import PlainLinear
+from ...layers.initial import normal
+from ..config import Level
 from ..generator import Generator, LayerInfo
 from ..mapping import MappingNetwork
 from ..r3gan.blocks import ResidualBlock
@@ -23,26 +26,37 @@ def layer_table(
     for k, at in enumerate(levels):
         for i in range(config.blocks):
             name, w_index = f"synthesis.b{at.name}.blocks.{i}", k * config.blocks + i
-            rows.append(LayerInfo(name, "conv", w_index, k, at.height, at.width, at.channels, False, at.half))
+            size = at.height, at.width, at.channels
+            rows.append(LayerInfo(name, "conv", w_index, k, *size, config.noise, at.half))
     return tuple(rows)
 
 
 class StyledBlock(ResidualBlock):
-    """x + conv2((1 + A w) * inner(x)),   inner as in R3GAN's block
+    """x + conv2((1 + A w) inner(x, strength * noise)),   inner as in R3GAN's block
 
-    A starts at 0, and scales features without normalizing them."""
+    A and the strength, one for each channel, start at 0. Features are scaled without being normalized."""
 
-    def __init__(self, config: StyleR3GANConfig, channels: int):
-        super().__init__(config, channels)
-        self.affine = PlainLinear(config.w_dim, channels * config.expansion, gain=0.0)
+    def __init__(
+        self,
+        config: StyleR3GANConfig,
+        level: Level,
+    ):
+        super().__init__(config, level)
+        wide = level.channels * config.expansion
+        self.affine = PlainLinear(config.w_dim, wide, gain=0.0)
+        if config.noise:
+            self.noise_strength = nn.Parameter(torch.zeros(wide, 1, 1))
+            self.register_buffer("noise_const", normal(level.height, level.width))
 
     def forward(
         self,
         x: Tensor,  # [N, channels, H, W]
         w: Tensor,  # [N, w_dim]
+        noise: Tensor | None,  # [N or 1, 1, H, W]; None: no noise
     ) -> Tensor:  # [N, channels, H, W]
         style = 1 + self.affine(w)[:, :, None, None]
-        return x + self.conv2(self.inner(x) * style.to(x.dtype))
+        noise = None if noise is None else (self.noise_strength * noise).to(x.dtype)
+        return x + self.conv2(self.inner(x, noise) * style.to(x.dtype))
 
 
 class StyleR3GAN(Generator):
