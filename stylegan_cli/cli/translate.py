@@ -131,8 +131,8 @@ def command(
     default="encoder",
     help="Network to train: encoder (predicts latents of the model) or, for the task pairs, pix2pix (a U-net of pixels "
     "against a discriminator of patches, without a model). pix2pix has no options about models and latents, and other "
-    "defaults: 200 epochs but not more kimg, 1 pair (from 256 pixels) to 16 per step, and a learning rate of 0.0002 that "
-    "falls to 0 in the second half.",
+    "defaults: 200 epochs but not more kimg, 1 pair (from 256 pixels) to 16 per step, and a learning rate of 0.0002 "
+    "that falls to 0 in the second half.",
 )
 @click.option(
     "--segmenter",
