@@ -30,9 +30,10 @@ AVERAGES_NOTE = (
 )
 ABLATION_NOTE = (
     "The published figures of the StyleGANs are of networks hundreds of times as large, trained for days on "
-    "photographs of 256 x 256 to 1024 x 1024 pixels. Only the order of the rows can be compared. Those of objectives are "
-    "how many of 1,000 modes small networks find (more is better); ours are distances (less is better). Path length (w, "
-    "by LPIPS; lower is smoother), EQ-T and EQ-R (dB; higher is better) are of 1,000 images."
+    "photographs of 256 x 256 to 1024 x 1024 pixels. Only the order of the rows can be compared. Those of "
+    "objectives are how many of 1,000 modes small networks find (more is better); ours are distances (less is "
+    "better). Path length (w, by LPIPS; lower is smoother), EQ-T and EQ-R (dB; higher is better) are of 1,000 "
+    "images."
 )
 _FORMATS: dict[str, Callable[[float], str]] = {
     "frechet": lambda x: f"{x:.1f}",
