@@ -231,7 +231,8 @@ encoder_option = click.option(
     metavar="PATH",
     help="Encoder: a file, or a run folder of `sgan encoder fit`, `sgan translate fit`, or `sgan train` with "
     "--recipe bigan, --recipe vaegan or --mode-regularize. Default: the newest one in --runs for the model and the "
-    "task; else, to encode images of the bundled model, the bundled one.",
+    "task; else, to encode images, the one beside the model's file, which its run has trained, or that of the bundled "
+    "model.",
 )
 
 # Passes `outdir`.

@@ -46,7 +46,10 @@ def test_a_run_and_what_can_be_done_with_its_model(sgan, rgb_set, tmp_path, cfg)
         sgan(*line, "--styles", "1")
         pixels(tmp_path / "mix" / "mix0000-0001.png")
     else:
-        assert "has one latent for all layers, so there are no styles" in sgan(*line, code=None).stderr
+        error = sgan(*line, code=1).stderr
+        assert "has one latent for all layers, so there are no styles" in error
+        error = sgan("encode", out / "seed0000.png", *model, "--runs", tmp_path / "none", code=1).stderr
+        assert "Train a model with its encoder: sgan train --recipe bigan\n" in error
         assert not (tmp_path / "mix").exists()
 
     line = ["project", *model, out / "seed0000.png", "--steps", "3", "--loss", "pixel", "--json", "-q"]

@@ -354,7 +354,9 @@ def test_an_encoder_beside_both_networks(sgan, rgb_set, tmp_path):
         result = sgan("train", "--data", rgb_set, "--recipe", recipe, *small, "--runs", tmp_path)
         assert "sgan encode IMAGE" in result.stderr
         folder = sorted(tmp_path.glob("0000*"))[-1]
-        sgan("encode", folder / "reals.png", "--model", folder, "--encoder", folder, "--outdir", tmp_path / recipe)
+        line = ("encode", folder / "reals.png", "--model", folder, "--runs", tmp_path / "none", "--outdir")
+        found = [sgan(*line, tmp_path / recipe, *options) for options in ((), ("--encoder", folder))]
+        assert all(f"Encoder: {folder / 'encoder.safetensors'} (" in result.stderr for result in found)
         sgan("train", "--resume", folder, "--kimg", "0.016", "-q", "--device", "cpu")
     options = ("--data", rgb_set, "--cond", "hat", "--recipe", "vaegan", "--aux-classifier")
     assert "cannot be combined with --aux-classifier" in sgan("train", *options, code=2).stderr

@@ -22,6 +22,7 @@ from ...ops import tensor_cores
 from ...progress import Progress, silent
 from ...runs.records import ENCODER
 from ...sampling.degrade import TASKS, Invert, Mask, make_task
+from ...sampling.encoders import has_styles, how_to_make
 from ...snapshot import Snapshot, load_snapshot, open_training_dataset
 from ..encoder_config import EncoderRunConfig, read_encoder_config
 from ..engine import Engine
@@ -275,13 +276,9 @@ def _schedule(model: GeneratorConfig, kimg: float | None, batch: int | None) -> 
 
 
 def _require_styles(snapshot: Snapshot, task: str) -> None:
-    G = snapshot.G
-    if not any(row.kind != "input" for row in G.layers) or G.num_ws < 2:
+    if not has_styles(snapshot.G):
         message = f"{snapshot.path} has no styles for an encoder to predict, only one latent for all layers."
-        hint = "Use a model whose layers have styles: sgan train"
-        if task == Invert.name:
-            hint = "Train a model with its encoder: sgan train --recipe bigan, or vaegan"
-        raise SganError(message, hint=hint)
+        raise SganError(message, hint=how_to_make(snapshot.G, snapshot.path, task))
 
 
 def _check_losses(model: GeneratorConfig, loss: str | None, detector: str | None, identity: str | None) -> None:
