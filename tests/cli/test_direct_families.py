@@ -48,6 +48,7 @@ def test_a_run_and_what_can_be_done_with_its_model(sgan, rgb_set, tmp_path, cfg)
     else:
         error = sgan(*line, code=1).stderr
         assert "has one latent for all layers, so there are no styles" in error
+        assert f"sgan interpolate --seeds 1,2 --model {file}\n" in error
         error = sgan("encode", out / "seed0000.png", *model, "--runs", tmp_path / "none", code=1).stderr
         assert "Train a model with its encoder: sgan train --recipe bigan\n" in error
         assert not (tmp_path / "mix").exists()
