@@ -273,6 +273,14 @@ class LevelsDiscriminatorConfig(LevelsConfig, DiscriminatorConfig):
         check_choice("discriminator architecture", self.architecture, ("resnet", "skip", "orig"))
 
 
+def judges_pairs(
+    generator: GeneratorConfig,
+    discriminator: DiscriminatorConfig,
+) -> bool:
+    """Whether the condition of a discriminator is not a class but the z of the image (Donahue et al. 2017, BiGAN)."""
+    return discriminator.c_dim > 0 and generator.c_dim == 0
+
+
 def is_filter(taps: tuple[float, ...]) -> bool:
     """Whether the taps can be normalized to a sum of 1."""
     return math.isfinite(sum(taps)) and sum(taps) > 0

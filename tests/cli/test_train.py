@@ -358,9 +358,20 @@ def test_an_encoder_beside_both_networks(sgan, rgb_set, tmp_path):
         found = [sgan(*line, tmp_path / recipe, *options) for options in ((), ("--encoder", folder))]
         assert all(f"Encoder: {folder / 'encoder.safetensors'} (" in result.stderr for result in found)
         sgan("train", "--resume", folder, "--kimg", "0.016", "-q", "--device", "cpu")
+    pair = tmp_path / "00000-rgb-auto"
+    assert "judges pairs of an image and its z" in sgan("model", "info", pair).stdout
+    assert "pairs" not in sgan("model", "info", folder).stdout
+    line = ("convert", pair, tmp_path / "a.pkl", "--for", "ada")
+    assert "judges pairs of an image and its z.\nRemove it with --drop-discriminator." in sgan(*line, code=1).stderr
+    assert not (tmp_path / "a.pkl").exists()
+    sgan(*line, "--drop-discriminator")
+    line = ("translate", "fit", "--task", "superres", "--skips", "--adversarial", "0.1", "--model", pair)
+    result = sgan(*line, "--runs", tmp_path / "runs", code=2)
+    assert "judges pairs of an image and its z, and --adversarial has none.\n" in result.stderr
+    assert not (tmp_path / "runs").exists()
     options = ("--data", rgb_set, "--cond", "hat", "--recipe", "vaegan", "--aux-classifier")
     assert "cannot be combined with --aux-classifier" in sgan("train", *options, code=2).stderr
-    (snapshot, *_) = sorted((tmp_path / "00000-rgb-auto").glob("snapshot-*"))
+    (snapshot, *_) = sorted(pair.glob("snapshot-*"))
     result = sgan("train", "--resume", snapshot, "--recipe", "bigan", "--dry-run", "--device", "cpu")
     assert json.loads(result.stdout.partition("\n\n")[0])["discriminator"]["c_dim"] == 512
     result = sgan("train", "--resume", snapshot, "--dry-run", "--device", "cpu")
