@@ -99,7 +99,8 @@ def _receive_with_retries(url: str, sha256: str | None, part: Path, path: Path) 
         attempts = 1 if _size(part) > size else attempts + 1
         if final or attempts >= MAX_ATTEMPTS:
             message = f"{path.name} cannot be downloaded from {url}: {str(reason).rstrip('.')}."
-            raise SganError(message, hint=f"Run again to resume, or put the file at {path}{_hash(sha256)}.")
+            again = "Run again to resume" if _size(part) else "Run again later"
+            raise SganError(message, hint=f"{again}, or put the file at {path}{_hash(sha256)}.")
         time.sleep(RETRY_DELAY * 2 ** (attempts - 1))
 
 
