@@ -14,7 +14,7 @@ from ..models.registry import presets
 from ..training.choices import PRECISIONS
 from .call import resolve_device, warn
 from .launch import launch_run
-from .options import device_option, features_option, gpus_option, kernels_option
+from .options import device_option, features_option, gpus_option, kernels_option, quiet_run_option
 from .params import KIMG, SIZE, FiniteRange
 from .progress import Bars, bar
 from .train_options import PRESET, learning_options
@@ -137,7 +137,7 @@ _PRESETS = ", ".join(f"{name} ({preset.about})" for name, (_, preset) in presets
     help="Number of steps to record in a profiler trace in the run folder. Default: no trace.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the settings and both networks without training.")
-@click.option("-q", "--quiet", is_flag=True, help="Hide the progress bar and the log.")
+@quiet_run_option
 @device_option
 @kernels_option
 def command(
