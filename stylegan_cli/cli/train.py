@@ -26,10 +26,16 @@ if TYPE_CHECKING:
     from ..training.recipes.gan_plan import Plan
     from ..training.run import Measure, RunOptions
 
-_PRESETS = ", ".join(f"{name} ({preset.about})" for name, (_, preset) in presets().items())
+
+class TrainCommand(click.Command):
+    """A command whose help ends with a list of the presets."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Presets"):
+            formatter.write_dl([(name, preset.about) for name, (_, preset) in presets().items()])
 
 
-@click.command(short_help="Train a StyleGAN on a dataset of images.")
+@click.command(cls=TrainCommand, short_help="Train a generator on a dataset of images.")
 @click.option(
     "--data",
     metavar="PATH",
@@ -39,8 +45,9 @@ _PRESETS = ", ".join(f"{name} ({preset.about})" for name, (_, preset) in presets
 @click.option(
     "--cfg",
     type=click.Choice(list(presets())),
-    help=f"Preset, which chooses all settings: {_PRESETS}. Default: auto with --data, else demo; "
-    "with --resume FILE, that of the model's family.",
+    metavar="NAME",
+    help="Preset, which chooses the networks and all settings, see Presets. Default: auto with --data, else demo; with "
+    "--resume FILE, that of the model's family.",
 )
 @click.option(
     "--size",
@@ -154,9 +161,9 @@ def command(
     device: str,
     **options: Any,
 ) -> None:
-    """Train a StyleGAN on a dataset of images.
+    """Train a generator on a dataset of images.
 
-    A generator learns to make images like those of the dataset, and a discriminator learns to tell them apart. Without
+    It learns to make images like those of the dataset, and a discriminator learns to tell them apart. Without
     options, this trains a small model on bundled images of little creatures, in minutes on two CPU cores.
 
     Writes a run folder such as runs/00000-faces-auto with snapshots (models for the other commands), fakes-KIMG.png
