@@ -261,7 +261,7 @@ def test_less_than_one_image_counts_as_one_step(sgan, rgb_set, tmp_path, options
 def test_too_few_channels(sgan, make_set, tmp_path):
     """--cbase 16 leaves no channel at level 32."""
     data = make_set(tmp_path / "a.zip", (32, 32, 3), 8)
-    result = sgan("train", "--data", data, "--runs", tmp_path / "runs", "--cbase", "16", "--kimg", "0.008", code=1)
+    result = sgan("train", "--data", data, "--runs", tmp_path / "runs", "--cbase", "16", "--kimg", "0.008", code=2)
     assert_error(result, "channel")
     assert not (tmp_path / "runs").exists()
 
