@@ -68,10 +68,10 @@ def levels_of(
     width: int,
     start: int,  # lowest level, 4 * 2^k
 ) -> list[int]:
-    """The levels of a network that grows to an image size. Raises SganError if there is no such lowest level."""
+    """The levels of a network that grows to an image size. Raises MisuseError if there is no such lowest level."""
     levels = [4 << k for k in range(base_size(height, width)[2] + 1)]
     if start not in levels:
-        raise SganError(
+        raise MisuseError(
             f"Growing cannot start at level {start}: images of {height}x{width} have the levels "
             f"{', '.join(map(str, levels))}.",
             hint=f"Use --grow-from {levels[0]}, or another of these levels.",

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from . import cache
 from .errors import SganError
 from .files import sync_folder
+from .progress import bars_disabled
 from .version import __version__
 
 TIMEOUT = 30.0  # seconds without a byte
@@ -99,7 +100,8 @@ def _receive_with_retries(url: str, sha256: str | None, part: Path, path: Path) 
         attempts = 1 if _size(part) > size else attempts + 1
         if final or attempts >= MAX_ATTEMPTS:
             message = f"{path.name} cannot be downloaded from {url}: {str(reason).rstrip('.')}."
-            raise SganError(message, hint=f"Run again to resume, or put the file at {path}{_hash(sha256)}.")
+            again = "Run again to resume" if _size(part) else "Run again later"
+            raise SganError(message, hint=f"{again}, or put the file at {path}{_hash(sha256)}.")
         time.sleep(RETRY_DELAY * 2 ** (attempts - 1))
 
 
@@ -116,7 +118,7 @@ def _receive(url: str, part: Path, path: Path) -> None:
         if not start and block.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html")):
             hint = f"Open it in a browser, download the file, and put it at {path}."
             raise SganError(f"{url} is a web page, not the file {name} itself.", hint)
-        bar = tqdm(desc=name, total=total, initial=start, unit="B", unit_scale=True, disable=None)
+        bar = tqdm(desc=name, total=total, initial=start, unit="B", unit_scale=True, disable=bars_disabled())
         with open(part, "ab" if start else "wb") as f, bar:
             while block:
                 if f.tell() + len(block) > (_MAX_SIZE if total is None else total):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -22,3 +23,9 @@ def track(items: Sequence[T], what: str, progress: Progress) -> Iterator[T]:
         progress(what, done, len(items))
         yield item
     progress(what, len(items), len(items))
+
+
+def bars_disabled() -> bool | None:
+    """The argument `disable` of tqdm's bars that no callback shows, of downloads and builds: True with tqdm's own
+    variable TQDM_DISABLE, which --quiet sets; None: only if stderr is not a terminal."""
+    return True if os.environ.get("TQDM_DISABLE", "0") not in ("", "0") else None

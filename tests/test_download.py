@@ -130,8 +130,9 @@ def test_a_web_page_is_not_the_file(server, page):
 
 def test_a_refused_connection(server):
     url = "http://127.0.0.1:9/weights.bin"
-    with pytest.raises(SganError, match=r"Connection refused\.$"):
+    with pytest.raises(SganError, match=r"Connection refused\.$") as e:
         fetch(url, RIGHT, "weights.bin")
+    assert e.value.hint.startswith("Run again later, or put the file at ")  # there is nothing to resume
 
 
 def test_redirects_are_followed_but_not_to_local_files(server, tmp_path):

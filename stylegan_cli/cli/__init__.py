@@ -21,7 +21,7 @@ from ..version import __version__
 
 # Equal to each command's own short help, as a test checks. In the order in which a newcomer needs them.
 COMMANDS = {
-    "train": "Train a StyleGAN on a dataset of images.",
+    "train": "Train a generator on a dataset of images.",
     "generate": "Generate images with a trained model.",
     "mix": "Mix the styles of images in a grid.",
     "edit": "Edit images along directions in the latent space, or by dragging.",
@@ -130,7 +130,7 @@ _SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "color
 @click.version_option(__version__, prog_name="sgan", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error. Allowed anywhere among the arguments.")
 def main(debug: bool) -> None:
-    """Train StyleGANs (generative image models), and generate, mix, edit and measure images with them.
+    """Train StyleGANs and other generative image models, and generate, mix, edit and measure images with them.
 
     A model is trained on a dataset of images and then generates new ones like them. Without --data or
     --model, commands use a small bundled dataset and a model trained on it.

@@ -20,6 +20,7 @@ from .options import (
     gpus_option,
     kernels_option,
     model_option,
+    quiet_run_option,
 )
 from .params import KIMG, FiniteRange
 from .progress import bar
@@ -115,7 +116,7 @@ fit_options = combine_options(
         "--model says where its model is now.",
     ),
     model_option,
-    click.option("-q", "--quiet", is_flag=True, help="Hide the progress bar and the log."),
+    quiet_run_option,
     device_option,
     kernels_option,
 )

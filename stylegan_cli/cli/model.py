@@ -289,10 +289,13 @@ def _dataset(data: DataSpec) -> str:
 
 
 def _architecture(info: SnapshotInfo) -> dict[str, str]:
+    from ..models.config import judges_pairs
+
     D = info.discriminator
+    what = "" if D is None or not judges_pairs(info.generator, D) else ", judges pairs of an image and its z"
     rows = {
         "Generator": info.generator.describe(_unit(info)),
-        "Discriminator": D.describe() if D else "none",
+        "Discriminator": D.describe() + what if D else "none",
     }
     return rows | ({"Input": "can be translated and rotated"} if info.generator.takes_transform else {})
 

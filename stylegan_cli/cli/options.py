@@ -75,10 +75,40 @@ model_option = combine_options(
     runs_option,
 )
 
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> typing.Iterator[None]:
+    """Set a variable for this process and its children, which is read without importing PyTorch."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
+def _hide_bars(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+    """Hide also the bars of downloads and builds, which may begin anywhere."""
+    if value:
+        ctx.with_resource(_environment("TQDM_DISABLE", "1"))
+    return value
+
+
+# Passes `quiet`.
+def quiet_option(
+    effect: str = "Print only the result.",  # the help
+) -> typing.Callable:
+    return click.option("-q", "--quiet", is_flag=True, callback=_hide_bars, help=effect)
+
+
+quiet_run_option = quiet_option("Hide the progress bar and the log.")
+
 # Passes `as_json` and `quiet`: results go to stdout, everything else to stderr.
 output_options = combine_options(
     click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON."),
-    click.option("-q", "--quiet", is_flag=True, help="Print only the result."),
+    quiet_option(),
 )
 
 
@@ -100,19 +130,6 @@ device_option = click.option(
 )
 
 
-@contextlib.contextmanager
-def _default_kernels(value: str) -> typing.Iterator[None]:
-    """Set the default implementation of the ops for this process and its children, without importing PyTorch."""
-    before = os.environ.get("SGAN_KERNELS")
-    os.environ["SGAN_KERNELS"] = value
-    try:
-        yield
-    finally:
-        del os.environ["SGAN_KERNELS"]
-        if before is not None:
-            os.environ["SGAN_KERNELS"] = before
-
-
 # Passes nothing: it applies to everything that the command calls. Also validates the environment variable.
 kernels_option = click.option(
     "--kernels",
@@ -121,7 +138,7 @@ kernels_option = click.option(
     envvar="SGAN_KERNELS",
     show_envvar=True,
     expose_value=False,
-    callback=lambda ctx, param, value: ctx.with_resource(_default_kernels(value)),
+    callback=lambda ctx, param, value: ctx.with_resource(_environment("SGAN_KERNELS", value)),
     help="Implementation of the operations: auto (CUDA kernels if available), cuda (CUDA kernels, else an error), "
     "fused (as cuda, with one kernel per convolution layer), composite (optimized PyTorch) or reference (plain "
     "PyTorch).",
@@ -231,7 +248,8 @@ encoder_option = click.option(
     metavar="PATH",
     help="Encoder: a file, or a run folder of `sgan encoder fit`, `sgan translate fit`, or `sgan train` with "
     "--recipe bigan, --recipe vaegan or --mode-regularize. Default: the newest one in --runs for the model and the "
-    "task; else, to encode images of the bundled model, the bundled one.",
+    "task; else, to encode images, the one beside the model's file, which its run has trained, or that of the bundled "
+    "model.",
 )
 
 # Passes `outdir`.

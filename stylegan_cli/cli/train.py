@@ -14,7 +14,7 @@ from ..models.registry import presets
 from ..training.choices import PRECISIONS
 from .call import resolve_device, warn
 from .launch import launch_run
-from .options import device_option, features_option, gpus_option, kernels_option
+from .options import device_option, features_option, gpus_option, kernels_option, quiet_run_option
 from .params import KIMG, SIZE, FiniteRange
 from .progress import Bars, bar
 from .train_options import PRESET, learning_options
@@ -26,10 +26,16 @@ if TYPE_CHECKING:
     from ..training.recipes.gan_plan import Plan
     from ..training.run import Measure, RunOptions
 
-_PRESETS = ", ".join(f"{name} ({preset.about})" for name, (_, preset) in presets().items())
+
+class TrainCommand(click.Command):
+    """A command whose help ends with a list of the presets."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Presets"):
+            formatter.write_dl([(name, preset.about) for name, (_, preset) in presets().items()])
 
 
-@click.command(short_help="Train a StyleGAN on a dataset of images.")
+@click.command(cls=TrainCommand, short_help="Train a generator on a dataset of images.")
 @click.option(
     "--data",
     metavar="PATH",
@@ -39,8 +45,9 @@ _PRESETS = ", ".join(f"{name} ({preset.about})" for name, (_, preset) in presets
 @click.option(
     "--cfg",
     type=click.Choice(list(presets())),
-    help=f"Preset, which chooses all settings: {_PRESETS}. Default: auto with --data, else demo; "
-    "with --resume FILE, that of the model's family.",
+    metavar="NAME",
+    help="Preset, which chooses the networks and all settings, see Presets. Default: auto with --data, else demo; with "
+    "--resume FILE, that of the model's family.",
 )
 @click.option(
     "--size",
@@ -137,7 +144,7 @@ _PRESETS = ", ".join(f"{name} ({preset.about})" for name, (_, preset) in presets
     help="Number of steps to record in a profiler trace in the run folder. Default: no trace.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the settings and both networks without training.")
-@click.option("-q", "--quiet", is_flag=True, help="Hide the progress bar and the log.")
+@quiet_run_option
 @device_option
 @kernels_option
 def command(
@@ -154,9 +161,9 @@ def command(
     device: str,
     **options: Any,
 ) -> None:
-    """Train a StyleGAN on a dataset of images.
+    """Train a generator on a dataset of images.
 
-    A generator learns to make images like those of the dataset, and a discriminator learns to tell them apart. Without
+    It learns to make images like those of the dataset, and a discriminator learns to tell them apart. Without
     options, this trains a small model on bundled images of little creatures, in minutes on two CPU cores.
 
     Writes a run folder such as runs/00000-faces-auto with snapshots (models for the other commands), fakes-KIMG.png

@@ -145,6 +145,7 @@ learning_options = combine_options(
     click.option(
         "--augpipe",
         type=click.Choice(_PIPES),
+        metavar="NAME",
         help="Augmentations of --aug ada and fixed: blit (flips, shifts, 90-degree turns), geom (scaling, rotation), "
         "color, filter, noise, cutout, the first letters of several in this order, or modern (blit, geom, half as "
         f"often color, cutout). {PRESET}",

@@ -192,5 +192,6 @@ def _download(name: str, source: Source) -> WeightsFile:
         return WeightsFile(fetch(source.url, source.sha256, source.file), source.sha256, source.is_standard)
     except SganError as e:
         option = "--identity" if name.startswith("face") else "--detector"
-        alternatives = f"{e.hint} Or put it into the folder SGAN_DETECTORS, or pass it with {option}."
-        raise SganError(str(e), hint="\n".join(filter(None, [alternatives, _HINTS.get(name)]))) from e
+        put = f"{e.hint.rstrip('.')}, or put" if e.hint else "Put"
+        hint = f"{put} the file into the folder SGAN_DETECTORS, or pass it with {option}."
+        raise SganError(str(e), hint="\n".join(filter(None, [hint, _HINTS.get(name)]))) from e

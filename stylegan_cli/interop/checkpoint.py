@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import SganError
 from ..models.checkpoints import Conversion, Names
-from ..models.config import DiscriminatorConfig, GeneratorConfig, LevelsDiscriminatorConfig
+from ..models.config import DiscriminatorConfig, GeneratorConfig, LevelsDiscriminatorConfig, judges_pairs
 from ..models.discriminator import Discriminator
 from ..models.levels_discriminator import LevelsDiscriminator
 from ..pickled import PickleError
@@ -148,8 +148,14 @@ def is_tensor(value: Any) -> bool:
 
 def require_levels(
     D: Discriminator | None,
+    generator: GeneratorConfig,
 ) -> LevelsDiscriminator | None:
     """Raise SganError if other programs do not have such a discriminator."""
+    if D is not None and judges_pairs(generator, D.config):
+        raise SganError(
+            "Other programs do not have the discriminator of this model, which judges pairs of an image and its z.",
+            hint="Remove it with --drop-discriminator.",
+        )
     if D is not None and not isinstance(D.config, LevelsDiscriminatorConfig):
         raise SganError(
             f"Other programs do not have the discriminator of this model, {D.config.family!r}.",

@@ -80,7 +80,7 @@ def write_nvidia(
     if repository not in REPOSITORIES:
         raise ValueError(f"repository must be one of {', '.join(REPOSITORIES)}, not {repository!r}")
     _check_generator(G.config, repository)
-    D = require_levels(D)
+    D = require_levels(D, G.config)
     _check_supported(G.config, None if D is None else D.config)
     generator = _network(G, "Generator", repository)
     tree = {

@@ -46,7 +46,7 @@ def write_rosinality(
     check_layers(G.config)
     assert isinstance(G.config, StyleGAN2Config)  # checked by check_layers
     multipliers = check_widths(G.config)
-    if (D := require_levels(D)) is not None:
+    if (D := require_levels(D, G.config)) is not None:
         check_layers(D.config)
         if not multipliers & check_widths(D.config):
             raise SganError(

@@ -10,7 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from ..data.codec import padding
-from ..detectors.distances import Loss
+from ..detectors import load_lpips
+from ..detectors.distances import Loss, LpipsLoss
 from ..detectors.losses import WITH_FILE, load_loss
 from ..errors import SganError, plural
 from ..progress import Progress, silent
@@ -78,18 +79,13 @@ def choose_loss(
         raise SganError(f"--loss {name} has no weights that --detector could have.", hint="Remove one of them.")
     levels = None if snapshot.D is None else snapshot.D.features
     load = functools.partial(load_loss, levels=levels, model=snapshot.path, device=snapshot.G.device)
-    if name is not None or detector is not None:
+    if name is not None or detector is not None or snapshot.D is None:
         return load(name or "lpips", file=detector), []
     try:
-        return load("lpips"), []
+        return LpipsLoss(load_lpips("vgg", snapshot.G.device)), []
     except SganError as e:
-        if snapshot.D is None:
-            raise
-        warnings = [
-            f"LPIPS is not available; using --loss discriminator instead: {e}",
-            f"To use LPIPS: {e.hint}",
-        ]
-        return load("discriminator"), warnings
+        first = f"LPIPS is not available; using --loss discriminator instead: {e}"
+        return load("discriminator"), [first, *f"To use LPIPS: {e.hint}".split("\n")]
 
 
 def _start(snapshot: Snapshot, init: str | Path, options: SamplingOptions, n: int, model: str | None) -> Start:

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from .. import cache
 from ..files import disk_full_reason
+from ..progress import bars_disabled
 from .kernel_cache import (
     RETRY_HINT,
     discard,
@@ -323,7 +324,7 @@ def _run_ninja(scratch: Path, log: Path) -> tuple[int, str]:
         subprocess.Popen(
             command, cwd=scratch, env=env, text=True, errors="replace", stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
         ) as ninja,
-        tqdm(total=total, desc="building CUDA kernels", unit="file", disable=None) as bar,
+        tqdm(total=total, desc="building CUDA kernels", unit="file", disable=bars_disabled()) as bar,
     ):
         try:
             for line in ninja.stdout or ():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..config import base_size, check_choice, check_range
-from ..errors import SganError, plural
+from ..errors import MisuseError, SganError, plural
 
 C = TypeVar("C", bound="ImageConfig")
 
@@ -175,7 +175,7 @@ class LevelsConfig(ImageConfig):
         self._check(1 <= len(self.fir) <= 12 and is_filter(self.fir), "the filter fir")
         check_range(self, "channel_max", 1)
         if self.channel_base < 4 << n:
-            raise SganError(
+            raise MisuseError(
                 f"A channel base of {self.channel_base} leaves no channels at level {4 << n}.",
                 hint=f"Use --cbase {4 << n} or more.",
             )
@@ -264,13 +264,21 @@ class LevelsDiscriminatorConfig(LevelsConfig, DiscriminatorConfig):
         self._check(min(self.mbstd_channels, (self.mbstd_group or 1) - 1) >= 0, "a dimension")
         lowest = self.levels()[0].channels
         if self.mbstd_channels and lowest % self.mbstd_channels:
-            raise SganError(
+            raise MisuseError(
                 f"The {lowest} channels of the lowest level cannot be divided into {self.mbstd_channels} groups for "
                 "the minibatch standard deviation.",
                 hint=f"Use a multiple of {self.mbstd_channels} for --cmax.",
             )
         check_choice("discriminator labels", self.labels, ("projection", "dot", "classifier"))
         check_choice("discriminator architecture", self.architecture, ("resnet", "skip", "orig"))
+
+
+def judges_pairs(
+    generator: GeneratorConfig,
+    discriminator: DiscriminatorConfig,
+) -> bool:
+    """Whether the condition of a discriminator is not a class but the z of the image (Donahue et al. 2017, BiGAN)."""
+    return discriminator.c_dim > 0 and generator.c_dim == 0
 
 
 def is_filter(taps: tuple[float, ...]) -> bool:

@@ -77,16 +77,22 @@ class Preset:
     size: int | None = None  # size to read the images at (longest side)
     by_size: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)  # longest side -> fields that replace these
     # for images of this size or more
+    networks_by_level: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)  # likewise by level of the images
 
     def at(
         self,
         size: int,  # longest side of the images
+        level: int,  # of the images, 4 * 2^k
     ) -> Preset:
-        """The preset for images of a size: with the fields of the largest entry of `by_size` that is not larger, or of
-        the smallest one."""
-        sizes = sorted(self.by_size)
-        nearest = max((s for s in sizes if s <= size), default=sizes[0] if sizes else None)
-        return self if nearest is None else dataclasses.replace(self, by_size={}, **self.by_size[nearest])
+        """The preset for images of a size: with the fields of the largest entry that is not larger, or of the smallest
+        one."""
+        fields = {**_nearest(self.by_size, size), **_nearest(self.networks_by_level, level)}
+        return dataclasses.replace(self, by_size={}, networks_by_level={}, **fields)
+
+
+def _nearest(entries: Mapping[int, Mapping[str, Any]], size: int) -> Mapping[str, Any]:
+    smaller = [s for s in entries if s <= size] or [min(entries, default=0)]
+    return entries.get(max(smaller), {})
 
 
 # Settings that presets of several families share.

@@ -26,8 +26,8 @@ def summarize(
         hook.remove()
     rows = [(title, "output", "parameters")]
     for name, module in network.named_modules():
-        affine = module.affine.parameters() if hasattr(module, "affine") else ()  # counted with its layer
-        count = sum(p.numel() for p in (*module.parameters(recurse=False), *affine))
+        affine = [m for child, m in module.named_children() if child == "affine"]  # is counted with its layer
+        count = sum(p.numel() for p in module.parameters(recurse=False)) + sum(map(parameter_count, affine))
         if count and not name.endswith(".affine"):
             rows.append((name, sizes.get(name, ""), f"{count:,}"))
     rows.append(("all", "", f"{parameter_count(network):,}"))

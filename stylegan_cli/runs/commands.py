@@ -20,12 +20,13 @@ def train_command(
 
 def use_command(
     folder: str | os.PathLike,  # of the run, or one of its models
-    config: dict[str, Any],  # as above
+    config: dict[str, Any],  # as above, with `model` if the run has one
 ) -> str:
     """The command that uses the model or encoder of a run."""
     if recipe_of(config) not in (ENCODER, PIX2PIX):
         return f"sgan generate --model {quote(folder)} --seeds 0-99"
-    return f"sgan {'encode' if _inverts(config) else 'translate'} IMAGE --encoder {quote(folder)}"
+    model = f" --model {quote(config['model'])}" if config.get("model") else ""
+    return f"sgan {'encode' if _inverts(config) else 'translate'} IMAGE --encoder {quote(folder)}{model}"
 
 
 def _inverts(config: dict[str, Any]) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.dataset import DataSpec
-from ..errors import SganError
+from ..errors import SganError, quote
 from ..models.encoders.pyramid import EncoderConfig, MappedEncoder, PyramidEncoder
 from ..models.encoders.skips import SkipSynthesis
 from ..models.generator import Generator
@@ -128,9 +128,11 @@ def find_encoder(
     runs: str | Path,  # the folder of all runs
     model: str,  # fingerprint of the model
     task: str | None = "invert",  # None: any task of `sgan translate`
+    file: Path | None = None,  # of the model
+    hint: str | None = None,  # if there is none, see `how_to_make`
 ) -> Path:
-    """Find an encoder; without a name, the newest in `runs` that was fitted to the model or trained with it, else the
-    bundled one.
+    """Find an encoder; without a name, the newest in `runs` that was fitted to the model or trained with it, else that
+    beside the model's file, which was trained with it, else the bundled one.
 
     Raises SganError if there is none.
     """
@@ -143,15 +145,40 @@ def find_encoder(
         return snapshot
     for folder in reversed(list_runs(runs)):
         config = read_config(folder)
-        own = config.get("task")
-        beside = folder / RUN_ENCODER
-        if task == "invert" and ENCODER_FILE.is_kind_of(beside) and ENCODER_FILE.read_info(beside).model == model:
+        if task == "invert" and _is_for(beside := folder / RUN_ENCODER, model):
             return beside
         fits = (recipe_of(config), config.get("fingerprint")) == (ENCODER, model)
-        if fits and (own != "invert" if task is None else own == task) and (snapshot := latest_snapshot(folder)):
-            return snapshot
-    if task == "invert" and BUNDLED_ENCODER.is_file() and ENCODER_FILE.read_info(BUNDLED_ENCODER).model == model:
-        return BUNDLED_ENCODER
-    fit = "sgan encoder fit" if task == "invert" else f"sgan translate fit --task {task or 'superres'}"
+        made_for = config.get("task")
+        if fits and (made_for != "invert" if task is None else made_for == task) and (path := latest_snapshot(folder)):
+            return path
+    own = file and file.with_name(RUN_ENCODER)
+    if task == "invert" and (path := next((x for x in (own, BUNDLED_ENCODER) if x and _is_for(x, model)), None)):
+        return path
     purpose = f" and the task {task}" if task not in (None, "invert") else ""
-    raise SganError(f"No run in {runs} has an encoder for this model{purpose}.", hint=f"Make one: {fit}")
+    if task == "invert" and own and ENCODER_FILE.is_kind_of(own):
+        hint = f"Use that of another snapshot of the model's run: --encoder {quote(own)}"
+    raise SganError(f"No run in {runs} has an encoder for this model{purpose}.", hint=hint)
+
+
+def _is_for(path: Path, model: str) -> bool:
+    """Whether a file is an encoder of the model with a fingerprint."""
+    return ENCODER_FILE.is_kind_of(path) and ENCODER_FILE.read_info(path).model == model
+
+
+def how_to_make(
+    G: Generator,  # the model
+    file: Path,  # of the model
+    task: str | None = "invert",  # None: any task of `sgan translate`
+) -> str:
+    """A hint how to get an encoder for a model. One is fitted to models with styles, and trained with others."""
+    if has_styles(G):
+        command = "encoder fit" if task == "invert" else f"translate fit --task {task or 'superres'}"
+        return f"Make one: sgan {command} --model {quote(file)}"
+    if task == "invert":
+        return "Train a model with its encoder: sgan train --recipe bigan"
+    return "Use a model whose layers have styles: sgan train"
+
+
+def has_styles(G: Generator) -> bool:
+    """Whether there is more to predict than one latent for all layers."""
+    return G.num_ws > 1 and any(row.kind != "input" for row in G.layers)

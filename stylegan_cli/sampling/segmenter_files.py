@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..data.pairs import MAX_CLASSES
-from ..errors import SganError
+from ..errors import SganError, quote
 from ..models.generator import Generator
 from ..snapshot import SEGMENTER_FORMAT
 from ..version import __version__
@@ -109,9 +109,11 @@ def load_segmenter(
 
 def find_segmenter(
     segmenter: str | Path | None,  # a file; None: that in ./out
+    model: Path,  # the model's file, for the message
 ) -> Path:
     """Raises SganError if there is none."""
     path = Path("out", DEFAULT_FILE) if segmenter is None else Path(segmenter)
     if segmenter is None and not path.is_file():
-        raise SganError(f"There is no segmenter {path}.", hint=f"{_AGAIN}, or name one: --segmenter FILE")
+        hint = f"{_AGAIN} --model {quote(model)}, or name one: --segmenter FILE"
+        raise SganError(f"There is no segmenter {path}.", hint=hint)
     return path

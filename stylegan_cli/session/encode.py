@@ -26,7 +26,7 @@ from ..models.frozen import frozen_synthesis
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.bound_files import check_model
-from ..sampling.encoders import Encoder, find_encoder, load_encoder
+from ..sampling.encoders import Encoder, find_encoder, how_to_make, load_encoder
 from ..sampling.generate import SamplingOptions
 from ..sampling.latent_files import save_latents, target_names
 from .model import Model
@@ -39,7 +39,7 @@ class EncodeRequest:
     """The images to encode."""
 
     images: Sequence[str | Path] = ()  # files; or one folder or zip of images
-    encoder: str | Path | None = None  # file or run folder; None: the newest one for the model, else the bundled one
+    encoder: str | Path | None = None  # file or run folder; None: see `find_encoder`
     runs: str | Path = "./runs"  # where the newest one is looked for
     crop: str = "center"  # to the model's aspect ratio; 'pad': keep the whole image; or 'none'
     pad: str | None = None  # with 'pad': a color, or 'blur'; None: black
@@ -122,7 +122,8 @@ def open_encoder(
     """Open an encoder of the model, see `find_encoder`. Raises SganError if it has another task."""
     if encoder is None and task == "invert" and (own := _in_checkpoint(model, model.path)):
         return own
-    path = find_encoder(encoder, runs, model.fingerprint, task)
+    hint = how_to_make(model.G, model.path, task)
+    path = find_encoder(encoder, runs, model.fingerprint, task, model.path, hint)
     if task == "invert" and (foreign := _in_checkpoint(model, path)):
         return foreign
     result = load_encoder(path, model.G, model.fingerprint)
@@ -142,7 +143,7 @@ def open_encoder_if_any(
     """As `open_encoder`, but None if no encoder is named and there is none for the model."""
     if encoder is None and not has_encoder(model.path):
         try:
-            encoder = find_encoder(None, runs, model.fingerprint)
+            encoder = find_encoder(None, runs, model.fingerprint, file=model.path)
         except SganError:
             return None
     return open_encoder(model, encoder, runs)

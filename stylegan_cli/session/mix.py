@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data.images import labeled_grid
-from ..errors import SganError
+from ..errors import SganError, quote
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.generate import SamplingOptions, generate_images
@@ -87,7 +87,8 @@ def mix(
     """Mix the styles of rows and columns in a grid of images. Raises SganError if a file or the styles do not fit the
     model."""
     sampling = upcast(SamplingOptions, request)
-    indices = mixed_styles(model.G.layers, request.styles, "Interpolate instead: sgan interpolate --seeds 1,2")
+    instead = f"Interpolate instead: sgan interpolate --seeds 1,2 --model {quote(model.path)}"
+    indices = mixed_styles(model.G.layers, request.styles, instead)
     sources = model.latents([*request.rows, *request.cols], sampling)
     R = sum(item < len(request.rows) for item in sources.items)
     K = len(sources) - R

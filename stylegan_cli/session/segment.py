@@ -201,7 +201,7 @@ def open_segmenter(
     """Open a segmenter of the model, see `find_segmenter`."""
     if isinstance(segmenter, Segmenter):
         return segmenter
-    return load_segmenter(find_segmenter(segmenter), model.G, model.fingerprint)
+    return load_segmenter(find_segmenter(segmenter, model.path), model.G, model.fingerprint)
 
 
 def _sheet(

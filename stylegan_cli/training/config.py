@@ -122,8 +122,8 @@ class TrainConfig:
         check_choice("precision", self.precision, PRECISIONS)
         _check_objective(self)
         _check_codes(self)
-        _check_encoder(self)
         _check_chain(self)
+        _check_encoder(self)
         if len(self.betas) != 2 or max(self.betas) >= 1:
             raise SganError("TrainConfig: betas must be two numbers below 1.")
         group = self.discriminator.batch_group

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import base_size, levels_of
-from ..errors import MisuseError, SganError, plural
+from ..errors import MisuseError, plural
 from .config import TrainConfig
 from .engine import Engine
 from .presets import PRESETS
@@ -157,7 +157,7 @@ def _stages(config: TrainConfig) -> list[Stage]:
                 start += length
     if stages[-1].start >= config.kimg * 1000:
         kimg = stages[-1].start / 1000
-        raise SganError(
+        raise MisuseError(
             f"Growing reaches {config.data.height}x{config.data.width} at {kimg:g} kimg, but the run ends at "
             f"{config.kimg:g} kimg.",
             hint="Choose a larger --kimg, a smaller --grow-kimg or --fade-kimg, or a higher --grow-from.",
@@ -177,7 +177,7 @@ def _resized(
     parts = config.batch // config.batch_gpu
     group = config.discriminator.batch_group or 1
     if batch % parts or batch // parts % min(group, batch // parts):
-        raise SganError(
+        raise MisuseError(
             f"The batch of {batch} at level {level} cannot be divided into {plural(parts, 'part')} "
             f"with minibatch-deviation groups of {group}.",
             hint="Choose another --grow-batch for this level.",

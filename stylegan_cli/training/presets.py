@@ -42,8 +42,8 @@ def make_train_config(
     known = presets()
     if cfg not in known:
         raise MisuseError(f"There is no preset {cfg!r}.", hint="Choose from " + ", ".join(known) + ".")
-    res = max(data.height, data.width)
-    family, preset = known[cfg][0], known[cfg][1].at(res)
+    res, top = max(data.height, data.width), level_of(data.height, data.width)
+    family, preset = known[cfg][0], known[cfg][1].at(res, top)
     options = {k: v for k, v in options.items() if v is not None}
     chosen = options.keys() & NETWORK_OPTIONS.keys()
     _refuse_unsupported(family, options)
@@ -57,7 +57,6 @@ def make_train_config(
 
     batch_of, lr_of = _by_level(preset, options, res, gpus)
     growth = _growth(preset, data, batch_of, lr_of, options)
-    top = level_of(data.height, data.width)
     batch = batch_of(top)
     batch_gpu = options.pop("batch_gpu", max(batch // gpus, 1))
     group = options.pop("mbstd_group", None) or _largest_divisor(batch_gpu, preset.mbstd_group or 4)

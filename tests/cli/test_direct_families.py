@@ -47,7 +47,11 @@ def test_a_run_and_what_can_be_done_with_its_model(sgan, rgb_set, tmp_path, cfg)
         sgan(*line, "--styles", "1")
         pixels(tmp_path / "mix" / "mix0000-0001.png")
     else:
-        assert "has one latent for all layers, so there are no styles" in sgan(*line, code=None).stderr
+        error = sgan(*line, code=1).stderr
+        assert "has one latent for all layers, so there are no styles" in error
+        assert f"sgan interpolate --seeds 1,2 --model {file}\n" in error
+        error = sgan("encode", out / "seed0000.png", *model, "--runs", tmp_path / "none", code=1).stderr
+        assert "Train a model with its encoder: sgan train --recipe bigan\n" in error
         assert not (tmp_path / "mix").exists()
 
     line = ["project", *model, out / "seed0000.png", "--steps", "3", "--loss", "pixel", "--json", "-q"]
@@ -66,3 +70,39 @@ def test_a_run_and_what_can_be_done_with_its_model(sgan, rgb_set, tmp_path, cfg)
     assert latest_snapshot(run) != file
     line = ["train", "--resume", file, "--data", rgb_set, "--cond", "hat", "--runs", tmp_path / "more", "-q"]
     sgan(*line, "--cfg", cfg, "--batch", "8", "--kimg", "0.008", "--snap", "0.008")
+
+
+@pytest.mark.parametrize(
+    ("cfg", "options", "words"),
+    [
+        ("sngan", ["--size", "8"], "Images of 8x8 (height x width) have no level above 8, where these networks begin."),
+        ("lapgan", ["--size", "8"], "Use larger images, such as --size 16, or another --cfg."),
+        ("stackgan", ["--size", "8"], "are too small for two stages"),
+        ("dcgan", ["--size", "4"], "The nearest sizes are 6x6, "),
+        ("sagan", ["--freezed", "20"], "--freezed is 20, but the discriminator has "),
+        ("dcgan", ["--loss", "wgan"], "is not defined with batch normalization in the discriminator"),
+        ("stackgan", ["--loss", "wgan"], "is not defined with batch normalization in the discriminator"),
+        ("sngan", ["--loss", "wgan", "--gamma", "1"], "--gamma has no effect with --loss wgan."),
+        ("biggan", ["--loss", "wgan", "--r2", "1"], "--r2 has no effect with --loss wgan."),
+        ("lapgan", ["--loss", "wgan", "--aug", "ada"], "--aug ada does not work with --loss wgan"),
+        ("r3gan", ["--gp", "1"], "--gp has no effect with --loss relativistic."),
+        (
+            "sagan",
+            ["--cond", "--recipe", "bigan"],
+            "--recipe bigan cannot be combined with --cond: ",
+        ),
+        ("lapgan", ["--cond", "--recipe", "bigan"], "--recipe bigan does not apply to LAPGAN models."),
+        ("stackgan", ["--cond", "--aux-classifier"], "--aux-classifier does not apply to StackGAN models."),
+        ("dcgan", ["--aux-classifier"], "--aux-classifier needs labels."),
+        ("dcgan", ["--cond", "--info", "3"], "--info and --cond cannot be combined"),
+        ("sngan", ["--mixing-prob", "0.5"], "which have one latent for all layers."),
+        ("sngan", ["--grow-from", "8"], "The networks of --cfg sngan do not support growing."),
+        ("dcgan", ["--stage-kimg", "1"], "--stage-kimg has no effect on DCGAN models."),
+    ],
+)
+def test_what_a_family_cannot_do_is_said_before_anything_starts(sgan, rgb_set, tmp_path, cfg, options, words):
+    for dry in ([], ["--dry-run"]):
+        line = ["train", "--data", rgb_set, "--runs", tmp_path / "runs", "--cfg", cfg, *options, *dry]
+        error = sgan(*line, code=2).stderr
+        assert words in error and error.startswith("Error: ") and len(error.splitlines()) == 2
+    assert not (tmp_path / "runs").exists()

@@ -118,7 +118,7 @@ def test_runs(sgan, run):
 )
 def test_bad_options_are_refused_before_training(sgan, rgb_set, tmp_path, options, words):
     for dry in ([], ["--dry-run"]):
-        result = sgan("train", "--data", rgb_set, "--runs", tmp_path / "runs", *options, *dry, code=None)
+        result = sgan("train", "--data", rgb_set, "--runs", tmp_path / "runs", *options, *dry, code=2)
         assert words in result.stderr and len(result.stderr.strip().splitlines()) <= 3
     assert not (tmp_path / "runs").exists()
 

@@ -6,6 +6,7 @@ import click
 import pytest
 
 from stylegan_cli.cli import main
+from stylegan_cli.models.registry import presets
 
 
 def walk(command, path, parent=None):
@@ -129,3 +130,13 @@ def test_what_trains_an_encoder(sgan):
 def test_the_space_that_is_searched(sgan):
     text = " ".join(sgan("project", "--help").stdout.split())
     assert "Default: w, or z in a model without a mapping network" in text
+
+
+def test_the_presets_of_train(sgan, monkeypatch):
+    """Each on a line of its own, and no line is longer than the terminal."""
+    monkeypatch.setenv("COLUMNS", "80")
+    text = sgan("train", "--help").stdout
+    assert "  --cfg NAME   " in text and max(map(len, text.splitlines())) <= 80
+    listed = re.findall(r"^  ([a-z0-9-]+)  +\S", text.partition("\nPresets:\n")[2], re.MULTILINE)
+    assert listed == list(presets())
+    assert text.count("(a small network") == 0 and "Train a StyleGAN" not in text

@@ -2,7 +2,12 @@
 
 import contextlib
 import io
+import os
 
+import pytest
+from tqdm import tqdm
+
+from stylegan_cli import download
 from stylegan_cli.cli.progress import bar
 
 
@@ -40,3 +45,13 @@ def test_an_interrupted_bar_is_closed():
 def test_no_bars_when_quiet_or_not_a_terminal():
     assert show(("steps", 1, 2), quiet=True) == ""
     assert show(("steps", 1, 2), ("steps", 2, 2), terminal=io.StringIO()) == ""
+
+
+@pytest.mark.parametrize("line", [["model", "info"], ["generate", "--model"], ["train", "--resume"]], ids=" ".join)
+def test_quiet_hides_the_bars_of_downloads(sgan, server, monkeypatch, line):
+    """Which no callback shows."""
+    shown, server.body = [], b"not a model" * 100
+    monkeypatch.setattr(download, "tqdm", lambda **options: shown.append(options["disable"]) or tqdm(**options))
+    for options in ([], ["-q"], []):
+        sgan(*line, f"{server.url}?{len(shown)}", *options, code=1)
+    assert shown == [None, True, None] and "TQDM_DISABLE" not in os.environ

@@ -262,7 +262,9 @@ def test_missing_lpips_weights(project, images, tmp_path, monkeypatch):
     assert "--detector" in result.stderr and "--loss discriminator" in result.stderr
     assert len(result.stderr.strip().splitlines()) <= 5
     result = project(images[0], quick=["--steps", "2"])
-    assert "discriminator" in result.stderr and "--detector" in result.stderr
+    assert "using --loss discriminator instead" in result.stderr and "\\n" not in result.stderr
+    (line,) = (line for line in result.stderr.splitlines() if line.startswith("To use LPIPS: Put the file at "))
+    assert line.endswith(", or put the file into the folder SGAN_DETECTORS, or pass it with --detector.")
     assert read_metadata(tmp_path / "out" / "proj.png")["loss"] == "discriminator"
 
 

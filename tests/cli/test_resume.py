@@ -108,8 +108,8 @@ def test_a_run_that_cannot_be_logged_is_as_it_was(sgan, rgb_set, tmp_path):
 
 def test_too_many_frozen_layers_are_refused_before_there_is_a_run(sgan, rgb_set, tmp_path):
     line = ["train", "--data", rgb_set, "--runs", tmp_path / "runs", "--freezed", "99"]
-    assert_error(sgan(*line, "--dry-run", code=1), "--freezed is 99", "Choose --freezed from 0 to")
-    assert_error(sgan(*line, code=1), "--freezed is 99")
+    assert_error(sgan(*line, "--dry-run", code=2), "--freezed is 99", "Choose --freezed from 0 to")
+    assert_error(sgan(*line, code=2), "--freezed is 99")
     assert not (tmp_path / "runs").exists()
 
 
@@ -185,7 +185,7 @@ def test_weights_that_do_not_fit_the_images_are_initialized(sgan, tiny_run, rgb_
     assert (config.freezed, config.ema_rampup, config.ada_kimg) == (2, None, 100)
     snapshot = load_snapshot(folder / "snapshot-000000.008.safetensors")
     assert snapshot.G.num_ws == 6
-    assert_error(sgan(*line, "--freezed", "99", "-q", code=1), "--freezed", "10 layers")
+    assert_error(sgan(*line, "--freezed", "99", "-q", code=2), "--freezed", "10 layers")
 
 
 @pytest.mark.parametrize("kind", ["missing", "pickle", "cut"])

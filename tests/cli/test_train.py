@@ -261,7 +261,7 @@ def test_less_than_one_image_counts_as_one_step(sgan, rgb_set, tmp_path, options
 def test_too_few_channels(sgan, make_set, tmp_path):
     """--cbase 16 leaves no channel at level 32."""
     data = make_set(tmp_path / "a.zip", (32, 32, 3), 8)
-    result = sgan("train", "--data", data, "--runs", tmp_path / "runs", "--cbase", "16", "--kimg", "0.008", code=1)
+    result = sgan("train", "--data", data, "--runs", tmp_path / "runs", "--cbase", "16", "--kimg", "0.008", code=2)
     assert_error(result, "channel")
     assert not (tmp_path / "runs").exists()
 
@@ -354,11 +354,24 @@ def test_an_encoder_beside_both_networks(sgan, rgb_set, tmp_path):
         result = sgan("train", "--data", rgb_set, "--recipe", recipe, *small, "--runs", tmp_path)
         assert "sgan encode IMAGE" in result.stderr
         folder = sorted(tmp_path.glob("0000*"))[-1]
-        sgan("encode", folder / "reals.png", "--model", folder, "--encoder", folder, "--outdir", tmp_path / recipe)
+        line = ("encode", folder / "reals.png", "--model", folder, "--runs", tmp_path / "none", "--outdir")
+        found = [sgan(*line, tmp_path / recipe, *options) for options in ((), ("--encoder", folder))]
+        assert all(f"Encoder: {folder / 'encoder.safetensors'} (" in result.stderr for result in found)
         sgan("train", "--resume", folder, "--kimg", "0.016", "-q", "--device", "cpu")
+    pair = tmp_path / "00000-rgb-auto"
+    assert "judges pairs of an image and its z" in sgan("model", "info", pair).stdout
+    assert "pairs" not in sgan("model", "info", folder).stdout
+    line = ("convert", pair, tmp_path / "a.pkl", "--for", "ada")
+    assert "judges pairs of an image and its z.\nRemove it with --drop-discriminator." in sgan(*line, code=1).stderr
+    assert not (tmp_path / "a.pkl").exists()
+    sgan(*line, "--drop-discriminator")
+    line = ("translate", "fit", "--task", "superres", "--skips", "--adversarial", "0.1", "--model", pair)
+    result = sgan(*line, "--runs", tmp_path / "runs", code=2)
+    assert "judges pairs of an image and its z, and --adversarial has none.\n" in result.stderr
+    assert not (tmp_path / "runs").exists()
     options = ("--data", rgb_set, "--cond", "hat", "--recipe", "vaegan", "--aux-classifier")
     assert "cannot be combined with --aux-classifier" in sgan("train", *options, code=2).stderr
-    (snapshot, *_) = sorted((tmp_path / "00000-rgb-auto").glob("snapshot-*"))
+    (snapshot, *_) = sorted(pair.glob("snapshot-*"))
     result = sgan("train", "--resume", snapshot, "--recipe", "bigan", "--dry-run", "--device", "cpu")
     assert json.loads(result.stdout.partition("\n\n")[0])["discriminator"]["c_dim"] == 512
     result = sgan("train", "--resume", snapshot, "--dry-run", "--device", "cpu")

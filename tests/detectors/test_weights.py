@@ -42,6 +42,7 @@ def test_missing_weights_say_how_to_get_them(tmp_path):
     assert all(word in str(e.value) for word in (source.file, source.url, source.sha256, "SGAN_OFFLINE"))
     for word in (str(tmp_path / "cache" / "downloads" / FIRST), "SGAN_DETECTORS", "--detector", "efficientnet-lite0"):
         assert word in e.value.hint
+    assert ". Or put" not in e.value.hint and len(e.value.hint.splitlines()) == 2
     assert len(f"Error: {e.value}\n{e.value.hint}".splitlines()) <= 5
 
 

@@ -179,10 +179,17 @@ def test_attention_is_where_the_configuration_says():
 def test_sizes_that_a_family_cannot_make():
     with pytest.raises(SganError, match="no level above 8"):
         dataclasses.replace(config_of("sngan", 32).discriminator, height=8, width=8)
-    with pytest.raises(SganError, match="have 2 levels, but these networks have channels for 3"):
-        DCGANConfig(8, 8, widths=(4, 4, 4))
-    with pytest.raises(MisuseError, match="120x120 .* no level 64 for self-attention, only 8, 16, 32"):
-        config_of("biggan", 120)
+    with pytest.raises(SganError, match="have 2 levels, but these networks have channels for 3") as caught:
+        DCGANConfig(8, 12, widths=(4, 4, 4))
+    assert "--size 16x24," in caught.value.hint and len(DCGANConfig(16, 24, widths=(4, 4, 4)).levels()) == 3
+    with pytest.raises(SganError, match="have 9 levels, but these networks have channels for 8") as caught:
+        config_of("biggan", 1024)
+    assert "--size 512," in caught.value.hint and config_of("biggan", 512)
+    for network in ("generator", "discriminator"):  # as for sgan train --resume MODEL
+        config = getattr(config_of("biggan", 128), network)
+        with pytest.raises(MisuseError, match="20x40 .* no level 64 for self-attention, only") as caught:
+            dataclasses.replace(config, height=20, width=40)
+        assert "--size 160x320," in caught.value.hint and dataclasses.replace(config, height=160, width=320)
 
 
 @pytest.mark.parametrize(
@@ -193,8 +200,6 @@ def test_sizes_that_a_family_cannot_make():
         ("lapgan", (10, 20), "--size 20x40,"),
         ("stackgan", (8, 8), "--size 16,"),
         ("stackgan", (6, 6), "--size 12,"),
-        ("sagan", (10, 20), "power of two for --size, 16 or more"),
-        ("biggan", (24, 48), "power of two for --size, 64 or more"),
     ],
 )
 def test_sizes_that_are_too_small(cfg, size, hint):
@@ -210,7 +215,19 @@ def test_sizes_that_are_too_small(cfg, size, hint):
 @pytest.mark.parametrize("cfg", ["sagan", "biggan"])
 @pytest.mark.parametrize("size", [16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512])
 def test_sizes_between_those_of_the_papers(cfg, size):
-    config = config_of(cfg, size)
+    check_sizes(cfg, size, size)
+
+
+@pytest.mark.parametrize("cfg", ["sagan", "biggan"])
+@pytest.mark.parametrize("size", [(120, 120), (176, 176), (20, 64), (24, 48), (160, 256), (288, 288), (64, 256)])
+def test_odd_sizes_and_rectangles(cfg, size):
+    """Networks follow from the level, which may be less than half of the longer side."""
+    check_sizes(cfg, *size)
+
+
+def check_sizes(cfg, height, width):
+    spec = dataclasses.replace(open_dataset(None).spec, height=height, width=width)
+    config = make_train_config(cfg, spec)
     for network in (config.generator, config.discriminator):
         assert network.attention in [level.name for level in network.levels()]
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -12,16 +13,20 @@ from stylegan_cli.config import to_json
 from stylegan_cli.data.dataset import DataSpec
 from stylegan_cli.errors import SganError
 from stylegan_cli.layers import to_memory_format
+from stylegan_cli.models.dcgan.config import DCGANConfig
 from stylegan_cli.models.encoders.passes import encode, encode_in_passes
 from stylegan_cli.models.encoders.pyramid import PyramidEncoder, encoder_config
 from stylegan_cli.models.encoders.skips import SkipSynthesis
+from stylegan_cli.models.registry import build_generator
 from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.sampling import encoders
 from stylegan_cli.sampling.bound_files import Owner, owned_by
 from stylegan_cli.sampling.encoders import (
     ENCODER_FILE,
+    RUN_ENCODER,
     EncoderInfo,
     find_encoder,
+    how_to_make,
     load_encoder,
     save_encoder,
 )
@@ -252,8 +257,31 @@ def test_the_newest_of_the_model(runs, tmp_path):
         (tmp_path / "no", "x", "invert"),
     ):
         with pytest.raises(SganError, match="has an encoder for this model") as e:
-            find_encoder(None, runs_folder, model, task)
-        assert ("sgan encoder fit" in e.value.hint) == (task == "invert")
+            find_encoder(None, runs_folder, model, task, hint="Make one")
+        assert e.value.hint == "Make one"
+
+
+def test_the_one_beside_the_model(runs, saved, tmp_path):
+    """In a folder outside `runs`, where an encoder that was fitted to the model goes before it."""
+    folder = tmp_path / "elsewhere" / "00000-a-dcgan"
+    folder.mkdir(parents=True)
+    own = saved.rename(folder / RUN_ENCODER)
+    file = folder / "snapshot-000001.safetensors"
+    assert find_encoder(None, tmp_path / "no", MODEL, file=file) == own
+    assert find_encoder(None, runs, MODEL, file=file).parent.name == "00001-a-encoder"
+    for model, task, advice in (("later", "invert", f"--encoder {own}"), (MODEL, "sketch", "Make one")):
+        with pytest.raises(SganError, match="has an encoder for this model") as e:
+            find_encoder(None, runs, model, task, file, "Make one")
+        assert advice in e.value.hint
+
+
+def test_how_to_make_one(small_model):
+    file = Path("a run") / "m.safetensors"
+    assert how_to_make(small_model(), file) == "Make one: sgan encoder fit --model 'a run/m.safetensors'"
+    assert "sgan translate fit --task sketch --model" in how_to_make(small_model(), file, "sketch")
+    of_one_latent = build_generator(DCGANConfig(16, 16, channel_base=64, channel_max=8))
+    assert how_to_make(of_one_latent, file).endswith("sgan train --recipe bigan")
+    assert how_to_make(of_one_latent, file, None).endswith("sgan train")
 
 
 def test_a_file_or_a_folder(runs, saved):

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -18,6 +19,7 @@ from stylegan_cli.sampling.segmenter_files import (
     SEGMENTER_FILE,
     SegmenterInfo,
     colored,
+    find_segmenter,
     load_segmenter,
     save_segmenter,
 )
@@ -169,3 +171,12 @@ def test_a_cut_file(saved):
         load_segmenter(path, G, "f" * 16)
     with pytest.raises(SganError, match="does not exist"):
         load_segmenter(path.with_name("none"), G, "f" * 16)
+
+
+def test_how_to_make_a_missing_one(tmp_path, monkeypatch):
+    """The command to copy is for the same model."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SganError, match="There is no segmenter") as caught:
+        find_segmenter(None, Path("runs/00000-a/m.safetensors"))
+    assert "sgan segment fit --annotated DIR --model runs/00000-a/m.safetensors," in caught.value.hint
+    assert find_segmenter("own.safetensors", Path("m.safetensors")) == Path("own.safetensors")

@@ -252,6 +252,7 @@ def test_a_run_and_what_can_be_done_with_its_model(sgan, rgb_set, tmp_path, cfg)
         ({"label": "hat", "aux_classifier": True}, "--aux-classifier does not apply"),
         ({"mode_weight": 1.0}, "--mode-regularize does not apply"),
         ({"encoder": "vaegan"}, "--recipe vaegan does not apply"),
+        ({"encoder": "bigan", "label": "hat"}, "--recipe bigan does not apply"),
         ({"pl_weight": 2.0}, "--pl-weight does not apply"),
         ({"mixing_prob": 0.5}, "--mixing-prob does not apply"),
         ({"freezed": 1}, "--freezed does not apply"),

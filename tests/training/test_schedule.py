@@ -161,9 +161,9 @@ def test_pairs_always_have_penalties(dataset, cfg):
 def test_presets_by_size():
     from stylegan_cli.models.r3gan.presets import PRESETS
 
-    found = {size: PRESETS["r3gan"].at(size).gamma for size in (16, 32, 48, 64, 100, 256, 1024)}
+    found = {size: PRESETS["r3gan"].at(size, 8).gamma for size in (16, 32, 48, 64, 100, 256, 1024)}
     assert found == {16: 0.05, 32: 0.05, 48: 0.05, 64: 2.0, 100: 2.0, 256: 150.0, 1024: 150.0}
-    assert isinstance(PRESETS["r3gan"].at(64).schedule, Schedule)
+    assert isinstance(PRESETS["r3gan"].at(64, 64).schedule, Schedule)
 
 
 def test_an_interval_without_penalties_is_refused(rgb_set):

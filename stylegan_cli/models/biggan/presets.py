@@ -30,14 +30,14 @@ PRESETS: dict[str, Preset] = {
         **CLASSIC
         | HINGE
         | {"batch": 2048, "lr": 5e-5, "d_lr": 2e-4, "betas": (0.0, 0.999), "d_steps": 2, "ema_kimg": _EMA_KIMG},
-        by_size={  # the smallest size whose highest level is 8, 16 ... (20 pixels are a level 16, 24 a level 32)
-            5: _networks(40, 0),
-            11: _networks(60, 8),
-            21: _networks(80, 16),
-            41: _networks(100, 32),
-            81: _networks(120, 64),
-            161: _with_widths(_networks(140, 64), 16, 16, 8, 8, 4, 2, 1),
-            321: _with_widths(_networks(128, 64), 16, 16, 8, 8, 4, 2, 1, 1),
+        networks_by_level={
+            8: _networks(40, 0),
+            16: _networks(60, 8),
+            32: _networks(80, 16),
+            64: _networks(100, 32),
+            128: _networks(120, 64),
+            256: _with_widths(_networks(140, 64), 16, 16, 8, 8, 4, 2, 1),
+            512: _with_widths(_networks(128, 64), 16, 16, 8, 8, 4, 2, 1, 1),
         },
     ),
 }

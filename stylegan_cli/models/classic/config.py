@@ -31,7 +31,7 @@ class StartingConfig(LevelsConfig):
             raise MisuseError(
                 f"Images of {size} (height x width) have {count} levels, but these networks have channels for "
                 f"{len(self.widths)}.",
-                hint="Use a smaller power of two for --size, such as 256, or another --cfg.",
+                hint=f"Use --size {self.size_with(self.lowest << len(self.widths) - 1)}, or another --cfg.",
             )
         if len(self.levels()) < 2:
             size = f"{self.height}x{self.width}"
@@ -64,7 +64,7 @@ class ResidualGeneratorConfig(ClassicConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_attention(self, self.attention, [level.name for level in self.levels()[1:]], self.attention)
+        _check_attention(self, self.attention, [level.name for level in self.levels()[1:]])
 
 
 @dataclass(frozen=True)
@@ -90,19 +90,19 @@ class ResidualDiscriminatorConfig(ClassicDiscriminatorConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "extra_blocks", 0, 16)
-        _check_attention(self, self.attention, [level.name for level in self.levels()[:-1]], 2 * self.attention)
+        _check_attention(self, self.attention, [level.name for level in self.levels()[:-1]])
 
 
 def _check_attention(
     config: LevelsConfig,
     attention: int,
     levels: list[int],  # whose features a block makes
-    smallest: int,  # size of images whose levels include `attention`
 ) -> None:
-    """Raise MisuseError if no block makes the features that attention is for."""
+    """Raise MisuseError if no block makes the features that attention is for. The hint suits both networks: the
+    discriminator's blocks halve the image."""
     if attention and attention not in levels:
         raise MisuseError(
             f"Images of {config.height}x{config.width} (height x width) have no level {attention} for self-attention, "
             f"only {', '.join(map(str, levels))}.",
-            hint=f"Use a power of two for --size, {smallest} or more, or another --cfg.",
+            hint=f"Use larger images, such as --size {config.size_with(2 * attention)}, or another --cfg.",
         )

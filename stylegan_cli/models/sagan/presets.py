@@ -16,6 +16,6 @@ PRESETS: dict[str, Preset] = {
     "sagan": Preset(
         "SAGAN, 2019: self-attention, and spectral normalization of both networks",
         **CLASSIC | HINGE | {"batch": 256, "z_dim": 128, "lr": 1e-4, "d_lr": 4e-4, "betas": (0.0, 0.9)},
-        by_size={8: _networks(0), 16: _networks(8), 32: _networks(16), 64: _networks(32)},
+        networks_by_level={8: _networks(0), 16: _networks(8), 32: _networks(16), 64: _networks(32)},
     ),
 }

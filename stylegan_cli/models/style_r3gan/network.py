@@ -48,7 +48,7 @@ class StyledBlock(ResidualBlock):
             self.noise_strength = nn.Parameter(torch.zeros(wide, 1, 1))
             self.register_buffer("noise_const", normal(level.height, level.width))
 
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] (blocks of this network only)
         self,
         x: Tensor,  # [N, channels, H, W]
         w: Tensor,  # [N, w_dim]

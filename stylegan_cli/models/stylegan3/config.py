@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...config import base_size
-from ...errors import SganError
+from ...errors import MisuseError, SganError
 from ..config import StyledConfig
 
 
@@ -65,13 +65,13 @@ class StyleGAN3Config(StyledConfig):
         if self.octaves and self.num_layers != octave_layers:
             raise SganError(f"{type(self).__name__}: octaves need {octave_layers} layers, not {self.num_layers}.")
         if self.level / 2 <= self.first_cutoff:
-            raise SganError(
+            raise MisuseError(
                 f"{self.title} cannot generate images of {self.height}x{self.width} (height x width): their highest "
                 f"frequency is not above the input's, {self.first_cutoff:g} cycles.",
                 hint="Choose a larger --size.",
             )
         if min(self.channel_base // self.level, self.channel_max) < 1:
-            raise SganError(
+            raise MisuseError(
                 f"A channel base of {self.channel_base} leaves no channels at {self.height}x{self.width}.",
                 hint=f"Use --cbase {self.level} or more.",
             )

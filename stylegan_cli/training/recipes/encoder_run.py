@@ -14,7 +14,7 @@ from ...data.pairs import PairedDataset, open_pairs
 from ...detectors.distances import Loss
 from ...detectors.losses import WITH_FILE, load_loss
 from ...errors import FieldError, MisuseError, SganError, quote
-from ...models.config import GeneratorConfig
+from ...models.config import GeneratorConfig, judges_pairs
 from ...models.discriminator import Discriminator
 from ...models.encoders.identity import FACE, MIN_SIDE, load_identity
 from ...models.encoders.pyramid import encoder_config
@@ -22,6 +22,7 @@ from ...ops import tensor_cores
 from ...progress import Progress, silent
 from ...runs.records import ENCODER
 from ...sampling.degrade import TASKS, Invert, Mask, make_task
+from ...sampling.encoders import has_styles, how_to_make
 from ...snapshot import Snapshot, load_snapshot, open_training_dataset
 from ..encoder_config import EncoderRunConfig, read_encoder_config
 from ..engine import Engine
@@ -275,13 +276,9 @@ def _schedule(model: GeneratorConfig, kimg: float | None, batch: int | None) -> 
 
 
 def _require_styles(snapshot: Snapshot, task: str) -> None:
-    G = snapshot.G
-    if not any(row.kind != "input" for row in G.layers) or G.num_ws < 2:
+    if not has_styles(snapshot.G):
         message = f"{snapshot.path} has no styles for an encoder to predict, only one latent for all layers."
-        hint = "Use a model whose layers have styles: sgan train"
-        if task == Invert.name:
-            hint = "Train a model with its encoder: sgan train --recipe bigan, or vaegan"
-        raise SganError(message, hint=hint)
+        raise SganError(message, hint=how_to_make(snapshot.G, snapshot.path, task))
 
 
 def _check_losses(model: GeneratorConfig, loss: str | None, detector: str | None, identity: str | None) -> None:
@@ -297,8 +294,15 @@ def _check_losses(model: GeneratorConfig, loss: str | None, detector: str | None
 def _check_skips(snapshot: Snapshot, task: str, options: dict[str, Any]) -> None:
     if options.get("skips") and task == Invert.name:
         raise MisuseError("--skips has an effect on translation only.", hint="Name a task, such as superres.")
-    if options.get("adversarial_weight") and snapshot.D is None:
+    if not options.get("adversarial_weight"):
+        return
+    if snapshot.D is None:
         raise MisuseError(f"{snapshot.path} has no discriminator, which --adversarial needs.", hint="Remove it.")
+    if judges_pairs(snapshot.G.config, snapshot.D.config):
+        message = (
+            f"The discriminator of {snapshot.path} judges pairs of an image and its z, and --adversarial has none."
+        )
+        raise MisuseError(message, hint="Remove it.")
 
 
 def _load_losses(config: EncoderRunConfig, snapshot: Snapshot) -> tuple[Loss, Loss | None]:  # and that of faces

@@ -107,7 +107,7 @@ def describe_next(
 
 
 def _named(config: EncoderRunConfig | Pix2PixRunConfig) -> dict[str, Any]:
-    return {"recipe": config.recipe, "task": config.task}
+    return {"recipe": config.recipe, "task": config.task, "model": getattr(config, "model", None)}
 
 
 def _command(config: EncoderRunConfig | Pix2PixRunConfig) -> str:

@@ -118,9 +118,9 @@ def check_freezed(
     D: Discriminator,
     freezed: int,  # number of layers
 ) -> None:
-    """Raise SganError if Freeze-D would leave no layer to train."""
+    """Raise MisuseError if Freeze-D would leave no layer to train."""
     if freezed >= len(D.layers):
-        raise SganError(
+        raise MisuseError(
             f"--freezed is {freezed}, but the discriminator has {len(D.layers)} layers.",
             hint=f"Choose --freezed from 0 to {len(D.layers) - 1}.",
         )

@@ -119,7 +119,7 @@ def test_files_of_a_run(fit, model, class_run):
     assert {"loss/pixel", "loss/discriminator", "loss/spread", "held_out/psnr", "lr"} <= last.keys()
     assert last["held_out/psnr"] == pytest.approx(info.held_out["psnr"])
     assert "held-out images: PSNR" in log(folder)
-    assert f"sgan encode IMAGE --encoder {folder}" in describe_next(config, folder)
+    assert f"sgan encode IMAGE --encoder {folder} --model {model.path}\n" in describe_next(config, folder)
     assert f"sgan encoder fit --resume {folder} --kimg 0.128" in describe_next(config, folder)
     grid = Image.open(folder / "reconstructions-000000.png")
     assert grid.size == (8 * 64, 64) and grid.mode == "RGB"  # four pairs, enlarged
