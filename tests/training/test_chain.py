@@ -335,5 +335,5 @@ def test_parts_of_a_batch(config_of, make_trainer):
         torch.testing.assert_close(a, b)
     engines[0].recipe.halve_batch_gpu()
     assert {stage.config.batch_gpu for stage in engines[0].recipe.objective.stages} == {4}
-    with pytest.raises(Exception, match="the fewest that batch normalization allows"):
+    with pytest.raises(Exception, match="batch normalization sees them together"):
         make_trainer(config_of("demo-stackgan")).recipe.halve_batch_gpu()

@@ -183,17 +183,15 @@ class Gan(GrowingRecipe):
             group["lr"] = defaults["lr"] * self.lr_scale * 0.5**self.rollbacks
 
     def halve_batch_gpu(self) -> None:
-        """Halve `batch_gpu`. Results stay the same as long as it is a multiple of pl_batch_shrink."""
-        half, group = self.batch_gpu // 2, self.config.discriminator.batch_group
-        whole = self.config.generator.uses_batch or group is None
-        if self.batch_gpu % 2 or whole or half % (group or 1):
-            raise SganError(
-                f"Out of memory with {self.batch_gpu} images at a time on one rank, the fewest that "
-                + ("batch normalization allows." if whole else f"minibatch-deviation groups of {group} allow."),
-                hint="Choose a smaller --mbstd-group, --batch-gpu, --size or --cbase, or --precision fp16.",
-            )
-        self.config = self.objective.config = dataclasses.replace(self.config, batch_gpu=half)
-        self.batch_gpu = half
+        """Reduce `batch_gpu` to its next smaller divisor that keeps groups together. Results stay the same as long as
+        that is a multiple of pl_batch_shrink."""
+        n, group = self.batch_gpu, self.config.discriminator.batch_group
+        group = n if self.config.generator.uses_batch or group is None else min(group, n)
+        fewer = next((k for k in range(n // 2, 0, -1) if n % k == 0 and k % group == 0), None)
+        if fewer is None:
+            raise self._out_of_memory()
+        self.config = self.objective.config = dataclasses.replace(self.config, batch_gpu=fewer)
+        self.batch_gpu = fewer
 
     def discard_batch(self) -> None:
         super().discard_batch()
@@ -201,6 +199,21 @@ class Gan(GrowingRecipe):
 
     def close(self) -> None:
         self.loader.close()
+
+    def _out_of_memory(self) -> SganError:
+        """What to say if it is not possible to compute fewer images at a time."""
+        config, n = self.config, self.batch_gpu
+        what, option = "one image at a time on one rank.", ""
+        if n > 1 and config.generator.uses_batch:
+            what = f"{n} images at a time on one rank, and batch normalization sees them together."
+            option = "--batch-gpu, "
+        elif n > 1:
+            what = f"{n} images at a time on one rank, the fewest that minibatch-deviation groups of {n} allow."
+            option = "--mbstd-group, "
+        half = config.generator.half_type
+        helps = half != "tf32" and config.precision not in ("fp16", "bf16")
+        hint = f"Choose a smaller {option}--size or --cbase{f', or --precision {half}' if helps else ''}."
+        return SganError(f"Out of memory with {what}", hint=hint)
 
     def _make_objective(self) -> Objective | ChainObjective:
         """The objective, and the encoder if it trains one."""
