@@ -249,6 +249,23 @@ def test_standing_statistics_are_those_of_enough_images(engine_of, monkeypatch, 
     torch.testing.assert_close(norm.variance.double(), variance, atol=1e-6, rtol=1e-4)
 
 
+def test_penalties_with_batch_normalization_are_of_the_whole_batch(engine_of, dataset):
+    """The squared gradient of the sum of all outputs, each of which depends on every image. A gradient penalty with a
+    norm of 1 for each image would mean something else, and is refused."""
+    recipe = engine_of("dcgan", torch.float64, gamma=2.0, r2_gamma=2.0, channel_base=64, channel_max=4).recipe
+    batch = recipe.next_batch()
+    expected = []
+    for images in (batch.images, recipe.objective._fakes(batch, "r2")):
+        jacobian = torch.autograd.functional.jacobian(recipe.D, images)[:, 0]  # [N of outputs, N of images, C, H, W]
+        assert jacobian[0, 1].abs().max() > 1e-6
+        expected.append(jacobian.sum(0).square().sum())
+    assert recipe.objective.discriminator_penalties(batch).item() == pytest.approx(sum(expected).item(), rel=1e-9)
+    means = recipe.means.take()
+    assert [4 * means[f"{name}/penalty"] for name in ("r1", "r2")] == pytest.approx([x.item() for x in expected])
+    with pytest.raises(MisuseError, match="each image by itself to have norm 1, but an output depends on all images"):
+        make_train_config("dcgan", dataset.spec, loss="wgan", **SMALL)
+
+
 @pytest.mark.parametrize("loss", ["relativistic", "logistic"])
 def test_pairs_have_the_same_class(loss):
     dataset = open_dataset(None, size=(16, 16), label="bodyVariant")
