@@ -235,7 +235,7 @@ def train(run: Run, parts: Parts) -> Trained:
             anneal(engine.recipe, schedule, used / run.seconds)
             engine.step()
             used = time.process_time() - start
-            if engine.clock.step % 64 == 0 and engine.guard.streak() >= MAX_STREAK:
+            if engine.clock.step % 64 == 0 and engine.streak >= MAX_STREAK:
                 raise FailedError(f"Training diverged after {engine.shown / 1000:.1f} kimg.")
             if used >= shown_at * run.seconds:
                 print(f"{run.name}: {used:.0f} of {run.seconds:g} s, {engine.shown / 1000:.1f} kimg", flush=True)

@@ -85,7 +85,8 @@ class TrainCommand(click.Command):
 @click.option(
     "--batch-gpu",
     type=click.IntRange(1),
-    help="Number of images at a time on one GPU; smaller values need less memory. Default: --batch / --gpus.",
+    help="Number of images at a time on one GPU; smaller values need less memory. Default: --batch / --gpus, but with "
+    "batch normalization at most about 64.",
 )
 @gpus_option
 @learning_options

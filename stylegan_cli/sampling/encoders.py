@@ -19,7 +19,7 @@ from ..models.encoders.pyramid import EncoderConfig, MappedEncoder, PyramidEncod
 from ..models.encoders.skips import SkipSynthesis
 from ..models.generator import Generator
 from ..runs import PACKAGED_MODEL, latest_snapshot, list_runs
-from ..runs.records import ENCODER, read_config, recipe_of
+from ..runs.records import ENCODER, PIX2PIX, read_config, recipe_of
 from ..snapshot import ENCODER_FORMAT, build_and_load
 from ..version import __version__
 from .bound_files import check_model
@@ -157,6 +157,8 @@ def find_encoder(
     purpose = f" and the task {task}" if task not in (None, "invert") else ""
     if task == "invert" and own and ENCODER_FILE.is_kind_of(own):
         hint = f"Use that of another snapshot of the model's run: --encoder {quote(own)}"
+    if task == "pairs" and (found := [x for x in list_runs(runs) if recipe_of(read_config(x)) == PIX2PIX]):
+        hint = f"Use a translator without a model: --encoder {quote(found[-1])}"
     raise SganError(f"No run in {runs} has an encoder for this model{purpose}.", hint=hint)
 
 

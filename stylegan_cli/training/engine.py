@@ -96,6 +96,13 @@ class Engine(Generic[R]):
         """Whether the next step will replace the recipe."""
         return any(hook.is_due(self.shown) for hook in self.hooks.values())
 
+    @property
+    def streak(self) -> int:
+        """Steps of a phase that were skipped in a row until now, at most, without phases that had ended before the last
+        step: they will run no good one any more. Waits for the device."""
+        before = self.shown - self.recipe.batch
+        return self.guard.streak(p.name for p in self.recipe.phases if p.stop is None or before < p.stop)
+
     def step(self) -> None:
         """Run all phases that are due, and the callbacks of the hooks and the recipe."""
         for hook in self.hooks.values():

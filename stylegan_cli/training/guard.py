@@ -42,9 +42,13 @@ class Guard:
         self.skipped.add_(self._bad)
         self._bad.zero_()
 
-    def streak(self) -> int:
+    def streak(
+        self,
+        phases: Iterable[str] | None = None,  # names; None: all
+    ) -> int:
         """Return the largest number of most recent steps of a phase that were skipped. Waits for the device."""
-        return int(torch.stack(list(self.in_a_row.values())).max())
+        names = self.in_a_row if phases is None else phases
+        return int(torch.stack([self.in_a_row[name] for name in names]).max())
 
     def reset_streaks(
         self,

@@ -19,6 +19,7 @@ from ..ops import prefers_bfloat16
 from .config import GrowthConfig, TrainConfig, refuse_for_chains
 
 C = TypeVar("C", bound=ImageConfig)
+TOGETHER = 64  # images that batch normalization sees on one GPU by default; a few more if they do not divide the batch
 _DEFAULT_SCHEDULE = Schedule(kimg=0.0, lr=0.25, gamma=0.1)  # of --schedule-kimg, for presets that have none
 
 PRESETS = {name: preset for name, (_, preset) in presets().items()}
@@ -58,7 +59,7 @@ def make_train_config(
     batch_of, lr_of = _by_level(preset, options, res, gpus)
     growth = _growth(preset, data, batch_of, lr_of, options)
     batch = batch_of(top)
-    batch_gpu = options.pop("batch_gpu", max(batch // gpus, 1))
+    batch_gpu = options.pop("batch_gpu", _images_at_a_time(family, max(batch // gpus, 1)))
     group = options.pop("mbstd_group", None) or _largest_divisor(batch_gpu, preset.mbstd_group or 4)
     if options.get("precision") == "auto":
         options["precision"] = fastest_precision(family.config, device, data)
@@ -251,6 +252,15 @@ def _growth(
         return None
     batch = tuple(batches.get(level, batch_of(level)) for level in levels)
     return GrowthConfig(levels[0], stable, fade, batch, tuple(rates.get(level, lr_of(level)) for level in levels))
+
+
+def _images_at_a_time(
+    family: Family,
+    share: int,  # images of a step on one GPU
+) -> int:
+    """All, if they are halved when memory does not suffice. Batch normalization fixes them for the whole run."""
+    least = min(share, TOGETHER) if family.config.uses_batch else share
+    return next(n for n in range(least, share + 1) if share % n == 0)
 
 
 def _largest_divisor(number: int, limit: int) -> int:

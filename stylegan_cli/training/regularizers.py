@@ -16,7 +16,7 @@ def gradient_penalty(
     images: Tensor,  # [N, C, H, W] requiring gradients
 ) -> Tensor:  # [N]
     """|| dD/dx ||^2: R1 at real images, R2 at generated ones (Mescheder et al. 2018, equations 9 and 10, without the
-    factor gamma / 2)."""
+    factor gamma / 2). D is the sum of all outputs: with batch normalization each of them depends on every image."""
     return _input_gradient(logits, images).square().sum([1, 2, 3])
 
 

@@ -190,7 +190,7 @@ class Run:
         are being skipped, as the weights may be invalid."""
         means = self.engine.means.take()  # a collective operation
         self._record(lambda r: r.log_progress(means))
-        streak = self.engine.guard.streak()
+        streak = self.engine.streak
         self._overdue = saving and 0 < streak < MAX_STREAK and not stopping
         if streak >= MAX_STREAK and not stopping:
             self._roll_back()

@@ -160,6 +160,11 @@ def test_uses_that_are_refused(translate, tmp_path, words, message):
     assert message in translate(*words, code=2).stderr and not (tmp_path / "out").exists()
 
 
+def test_a_run_is_named_where_an_encoder_is_missing(sgan, fitted, photos, tmp_path):
+    line = ("translate", photos / "a.png", "--task", "pairs", "--runs", fitted.parent, "--outdir", tmp_path / "out")
+    assert f"Use a translator without a model: --encoder {fitted}" in sgan(*line, code=1).stderr
+
+
 def test_files_that_are_refused(sgan, translate, fitted, photos, tmp_path):
     assert "does not exist" in translate(encoder=tmp_path / "nothing", code=1).stderr
     assert "does not exist" in translate(image=tmp_path / "nothing.png", code=1).stderr

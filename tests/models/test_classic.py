@@ -165,6 +165,27 @@ def test_batches(cfg):
     torch.testing.assert_close(D(x)[:2], D(x[:2]), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("cfg", "batch", "gpus", "expected"),
+    [
+        ("biggan", None, 1, 64),
+        ("biggan", None, 8, 64),
+        ("biggan", None, 64, 32),
+        ("sagan", None, 1, 64),
+        ("stackgan", 16, 1, 16),
+        ("dcgan", 100, 1, 100),
+        ("dcgan", 134, 1, 67),  # not 2, the next divisor below
+        ("lapgan", 128, 1, 128),
+        ("r3gan", None, 1, 512),
+    ],
+)
+def test_images_at_a_time(cfg, batch, gpus, expected):
+    """What batch normalization sees together must fit one GPU; the others have less if memory does not suffice."""
+    config = config_of(cfg, 32, batch=batch, gpus=gpus)
+    assert config.batch_gpu == expected and config.batch % (expected * gpus) == 0
+    assert config_of(cfg, 32, batch=16, batch_gpu=8).batch_gpu == 8
+
+
 def test_attention_is_where_the_configuration_says():
     G, D = small("sagan")
     assert G.config.attention == D.config.attention == 8

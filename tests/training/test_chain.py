@@ -14,9 +14,10 @@ from stylegan_cli.runs import latest_snapshot
 from stylegan_cli.sampling import counter
 from stylegan_cli.snapshot import load_snapshot
 from stylegan_cli.training.engine import Engine
+from stylegan_cli.training.guard import Guard
 from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.recipes import chain, gan_plan, gan_resume
-from stylegan_cli.training.recipes.gan import train
+from stylegan_cli.training.recipes.gan import Gan, train
 from stylegan_cli.training.run import RunOptions
 from stylegan_cli.training.state_files import list_states, read_state
 
@@ -204,6 +205,27 @@ def test_a_resumed_run_ends_with_the_same_bits(config_of, tmp_path, monkeypatch,
             assert all(torch.equal(x, b[part]["state"][key][n]) for n, x in slots.items())
 
 
+@pytest.mark.parametrize("skipped", [2, 5])  # the last step of the first stage, and of the run
+def test_a_run_is_saved_although_the_last_step_of_a_stage_was_skipped(config_of, tmp_path, monkeypatch, skipped):
+    """A phase that has ended is not waited for: it runs no good step any more."""
+    next_batch, check = Gan.next_batch, Guard.check
+
+    def one_is_bad(recipe):
+        batch = next_batch(recipe)
+        assert max(batch.index) < 64, "the run does not end"
+        return dataclasses.replace(batch, images=batch.images * (torch.nan if 8 * skipped in batch.index else 1))
+
+    monkeypatch.setattr(Gan, "next_batch", one_is_bad)
+    checks = []
+    monkeypatch.setattr(Guard, "check", lambda guard, name, *rest: checks.append(name) or check(guard, name, *rest))
+    train(config_of("demo-stackgan", gamma=0.0, snap=0.024), tmp_path, "cpu", options=RunOptions(quiet=True))
+    kimg = ["000000.032", "000000.048"] if skipped == 2 else ["000000.024", "000000.056"]
+    assert {path.name for path in tmp_path.glob("fakes-*")} == {f"fakes-{k}.png" for k in ("000000", *kimg)}
+    assert checks == ["G 8x8", "D 8x8"] * 3 + ["G", "D"] * (3 if skipped == 2 else 4)
+    state, about = read_state(list_states(tmp_path)[0])
+    assert about["kimg"] == float(kimg[-1]) and int(state["guard"]["skipped"]) == 1
+
+
 @pytest.mark.parametrize("cfg", CFGS)
 def test_a_run_and_what_can_be_done_with_its_model(sgan, rgb_set, tmp_path, cfg):
     sizes = ["--batch", "8", "--cbase", "64", "--cmax", "8", "--kimg", "0.032", "--snap", "0.016"]
@@ -314,5 +336,5 @@ def test_parts_of_a_batch(config_of, make_trainer):
         torch.testing.assert_close(a, b)
     engines[0].recipe.halve_batch_gpu()
     assert {stage.config.batch_gpu for stage in engines[0].recipe.objective.stages} == {4}
-    with pytest.raises(Exception, match="the fewest that batch normalization allows"):
+    with pytest.raises(Exception, match="batch normalization sees them together"):
         make_trainer(config_of("demo-stackgan")).recipe.halve_batch_gpu()

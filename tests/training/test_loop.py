@@ -370,6 +370,32 @@ def test_out_of_memory_with_the_smallest_batch_gpu(make_config, make_trainer):
         trainer.fit_memory()
 
 
+ONE, TOGETHER = "with one image at a time", "and batch normalization sees them together"
+
+
+@pytest.mark.parametrize(
+    ("cfg", "options", "words", "hint"),
+    [
+        ("auto", {"mbstd_group": 4}, "4 images .* groups of 4 allow", "--mbstd-group, --size or --cbase, or {}fp16."),
+        ("auto", {"mbstd_group": 1, "precision": "bf16"}, ONE, "--size or --cbase."),
+        ("auto", {"batch": 1}, ONE, "--size or --cbase, or {}fp16."),
+        ("r3gan", {"batch": 3}, ONE, "--size or --cbase, or {}bf16."),
+        ("dcgan", {}, f"12 images .* {TOGETHER}", "--batch-gpu, --size or --cbase, or {}fp16."),
+        ("sngan", {"batch": 1}, ONE, "--size or --cbase, or {}fp16."),
+        ("demo-stackgan", {}, f"12 images .* {TOGETHER}", "--batch-gpu, --size or --cbase."),
+        ("lapgan", {"z_dim": 10}, ONE, "--size or --cbase."),
+    ],
+)
+def test_what_to_do_when_memory_does_not_suffice(make_trainer, rgb_set, cfg, options, words, hint):
+    """As few images at a time as possible, then a hint with options that help and that the family takes."""
+    small = {"batch": 12, "channel_base": 64, "channel_max": 8} | options
+    recipe = make_trainer(make_train_config(cfg, open_dataset(rgb_set).spec, **small)).recipe
+    with pytest.raises(SganError, match=words) as caught:
+        for _ in range(5):
+            recipe.halve_batch_gpu()
+    assert caught.value.hint == "Choose a smaller " + hint.format("--precision ")
+
+
 def test_steps_do_not_use_global_random_generators(make_config, make_trainer):
     """Otherwise random numbers would depend on ranks, on other code, and on where a run was interrupted."""
     trainer = make_trainer(make_config(label="hat", aug="ada", augpipe="bgcfnc"))

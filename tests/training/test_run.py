@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -60,6 +61,13 @@ def test_contents_of_a_state(train_run):
     state, _ = read_state(list_states(folder)[0])
     expected = {"G", "D", "G_ema", "optimizer.G", "optimizer.D", "path_length", "augment", "guard", "data", "clock"}
     assert state.keys() == expected | {"record"}
+
+
+def test_the_log_has_only_losses_that_were_measured(train_run):
+    """With two steps of D for one of G, every other line is of a step without G."""
+    folder, _ = train_run(d_steps=2, pl_weight=0, gamma=0)
+    losses = [line.split("   loss ")[1] for line in log(folder).splitlines() if "   loss " in line]
+    assert [re.sub(r"-?\d+\.\d+", "#", text) for text in losses] == ["G # D #   p #", "D #   p #"] * 3
 
 
 def test_resume_continues_bit_exactly(train_run):

@@ -48,7 +48,8 @@ from .gan_objective import GanBatch, Objective
 from .gan_plan import check_freezed, folder_name
 from .gan_report import GanReport
 
-STANDING = 16  # passes whose statistics a snapshot of a network with batch normalization has
+STANDING = 2048  # images at least whose statistics a snapshot of a network with batch normalization has
+PASSES = 16  # at least, in which they are generated
 HELD_OUT = 64  # images at most, and a tenth of the dataset, that an encoder beside both networks does not see
 
 
@@ -150,9 +151,10 @@ class Gan(GrowingRecipe):
         next update of the average replaces them. Each rank generates its share of what is normalized together."""
         G, config = cast(Generator, self.ema.network), self.config
         ranks, rank = distributed.world_size(), distributed.rank()
-        images = self.batch_gpu * ranks
+        images = self.batch_gpu * ranks  # of a pass
+        index = torch.arange(images * max(-(-STANDING // images), PASSES))
         iterate_power(G)
-        labels = counter.integers(config.seed, "standing.label", torch.arange(STANDING * images), len(self.dataset))
+        labels = counter.integers(config.seed, "standing.label", index, len(self.dataset))
 
         def run(part: Tensor) -> None:
             z = counter.normal(config.seed, "standing.z", part, (config.generator.z_dim,))
@@ -162,9 +164,8 @@ class Gan(GrowingRecipe):
             c = c if c is None else c.to(self.device, self.dtype)
             G(z.to(self.device, self.dtype), c, dtype=self.objective.half)
 
-        parts = torch.arange(STANDING * images).view(STANDING, ranks, -1)[:, rank]
-        passes = [functools.partial(run, part) for part in parts]
-        measure_standing_statistics(G, passes, STANDING * images, distributed.sum_over_ranks)
+        passes = [functools.partial(run, part) for part in index.view(-1, ranks, self.batch_gpu)[:, rank]]
+        measure_standing_statistics(G, passes, len(index), distributed.sum_over_ranks)
 
     def apply_settings(self, rollbacks: int) -> None:
         self.rollbacks = rollbacks
@@ -183,17 +184,15 @@ class Gan(GrowingRecipe):
             group["lr"] = defaults["lr"] * self.lr_scale * 0.5**self.rollbacks
 
     def halve_batch_gpu(self) -> None:
-        """Halve `batch_gpu`. Results stay the same as long as it is a multiple of pl_batch_shrink."""
-        half, group = self.batch_gpu // 2, self.config.discriminator.batch_group
-        whole = self.config.generator.uses_batch or group is None
-        if self.batch_gpu % 2 or whole or half % (group or 1):
-            raise SganError(
-                f"Out of memory with {self.batch_gpu} images at a time on one rank, the fewest that "
-                + ("batch normalization allows." if whole else f"minibatch-deviation groups of {group} allow."),
-                hint="Choose a smaller --mbstd-group, --batch-gpu, --size or --cbase, or --precision fp16.",
-            )
-        self.config = self.objective.config = dataclasses.replace(self.config, batch_gpu=half)
-        self.batch_gpu = half
+        """Reduce `batch_gpu` to its next smaller divisor that keeps groups together. Results stay the same as long as
+        that is a multiple of pl_batch_shrink."""
+        n, group = self.batch_gpu, self.config.discriminator.batch_group
+        group = n if self.config.generator.uses_batch or group is None else min(group, n)
+        fewer = next((k for k in range(n // 2, 0, -1) if n % k == 0 and k % group == 0), None)
+        if fewer is None:
+            raise self._out_of_memory()
+        self.config = self.objective.config = dataclasses.replace(self.config, batch_gpu=fewer)
+        self.batch_gpu = fewer
 
     def discard_batch(self) -> None:
         super().discard_batch()
@@ -201,6 +200,21 @@ class Gan(GrowingRecipe):
 
     def close(self) -> None:
         self.loader.close()
+
+    def _out_of_memory(self) -> SganError:
+        """What to say if it is not possible to compute fewer images at a time."""
+        config, n = self.config, self.batch_gpu
+        what, option = "one image at a time on one rank.", ""
+        if n > 1 and config.generator.uses_batch:
+            what = f"{n} images at a time on one rank, and batch normalization sees them together."
+            option = "--batch-gpu, "
+        elif n > 1:
+            what = f"{n} images at a time on one rank, the fewest that minibatch-deviation groups of {n} allow."
+            option = "--mbstd-group, "
+        half = config.generator.half_type
+        helps = half != "tf32" and config.precision not in ("fp16", "bf16")
+        hint = f"Choose a smaller {option}--size or --cbase{f', or --precision {half}' if helps else ''}."
+        return SganError(f"Out of memory with {what}", hint=hint)
 
     def _make_objective(self) -> Objective | ChainObjective:
         """The objective, and the encoder if it trains one."""

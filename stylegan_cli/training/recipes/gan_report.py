@@ -117,11 +117,11 @@ class GanReport:
         return values
 
     def summary(self, values: dict[str, float]) -> str:
-        text = "  ".join(
-            f"{stage} G {values.get(f'loss/G{stage}', 0):.2f} D {values[f'loss/D{stage}']:.2f}".strip()
-            for stage in self.engine.recipe.objective.suffixes  # not all stages of a chain may be trained
-            if f"loss/D{stage}" in values
-        )
+        parts = []  # not all stages of a chain may be trained, nor G with every step
+        for stage in self.engine.recipe.objective.suffixes:
+            found = [f"{name} {values[key]:.2f}" for name in "GD" if (key := f"loss/{name}{stage}") in values]
+            parts += [" ".join([stage, *found]).strip()] if found else []
+        text = "  ".join(parts)
         for name in ("R1", "R2", "GP"):
             text += f" {name} {values[key]:.3f}" if (key := f"{name.lower()}/penalty") in values else ""
         for guide in self.config.guides:
