@@ -12,12 +12,10 @@ from torch.nn import functional as F
 
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.errors import MisuseError, SganError
-from stylegan_cli.layers import BatchNorm
 from stylegan_cli.models.presets import Schedule
 from stylegan_cli.sampling import counter
 from stylegan_cli.training.presets import make_train_config
-from stylegan_cli.training.recipes import gan
-from stylegan_cli.training.recipes.gan import STANDING, make_engine, train
+from stylegan_cli.training.recipes.gan import make_engine, train
 from stylegan_cli.training.recipes.gan_plan import describe_run, plan_new_run
 from stylegan_cli.training.recipes.gan_resume import plan_resumed_run
 from stylegan_cli.training.run import RunOptions
@@ -241,21 +239,6 @@ def test_a_resumed_run_continues_to_the_bit(dataset, tmp_path, cfg):
 
     whole, resumed = run("whole", 0.032), run("resumed", 0.012, 0.032)
     assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
-
-
-@pytest.mark.parametrize(("batch", "batch_gpu", "passes"), [(8, 8, 256), (6, 3, 683), (256, 256, 16)])
-def test_standing_statistics_are_those_of_enough_images(engine_of, monkeypatch, batch, batch_gpu, passes):
-    """However few or many are normalized together."""
-    monkeypatch.setattr(gan, "STANDING", STANDING)
-    recipe = engine_of("dcgan", batch=batch, batch_gpu=batch_gpu, channel_base=16, channel_max=4).recipe
-    norm = next(module for module in recipe.ema.network.modules() if isinstance(module, BatchNorm))
-    seen = []
-    norm.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].double()))
-    recipe.prepare_snapshot()
-    assert [len(x) for x in seen] == [batch_gpu] * passes
-    variance, mean = torch.var_mean(torch.cat(seen), (0, 2, 3), correction=0)
-    torch.testing.assert_close(norm.mean.double(), mean, atol=1e-6, rtol=1e-4)
-    torch.testing.assert_close(norm.variance.double(), variance, atol=1e-6, rtol=1e-4)
 
 
 def test_penalties_with_batch_normalization_are_of_the_whole_batch(engine_of, dataset):

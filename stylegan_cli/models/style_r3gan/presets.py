@@ -5,7 +5,7 @@ import dataclasses
 from ..presets import Preset, Schedule
 from ..r3gan.presets import PRESETS as R3GAN
 
-# The mapping network learns as fast as the rest.
+# Without the usual reduction of the mapping network's learning rate.
 _MAPPING = {"w_dim": 64, "mapping_layers": 2, "mapping_lr": 1.0}
 
 PRESETS: dict[str, Preset] = {

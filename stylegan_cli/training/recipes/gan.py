@@ -48,8 +48,7 @@ from .gan_objective import GanBatch, Objective
 from .gan_plan import check_freezed, folder_name
 from .gan_report import GanReport
 
-STANDING = 2048  # images at least whose statistics a snapshot of a network with batch normalization has
-PASSES = 16  # at least, in which they are generated
+STANDING = 16  # passes whose statistics a snapshot of a network with batch normalization has
 HELD_OUT = 64  # images at most, and a tenth of the dataset, that an encoder beside both networks does not see
 
 
@@ -151,10 +150,9 @@ class Gan(GrowingRecipe):
         next update of the average replaces them. Each rank generates its share of what is normalized together."""
         G, config = cast(Generator, self.ema.network), self.config
         ranks, rank = distributed.world_size(), distributed.rank()
-        images = self.batch_gpu * ranks  # of a pass
-        index = torch.arange(images * max(-(-STANDING // images), PASSES))
+        images = self.batch_gpu * ranks
         iterate_power(G)
-        labels = counter.integers(config.seed, "standing.label", index, len(self.dataset))
+        labels = counter.integers(config.seed, "standing.label", torch.arange(STANDING * images), len(self.dataset))
 
         def run(part: Tensor) -> None:
             z = counter.normal(config.seed, "standing.z", part, (config.generator.z_dim,))
@@ -164,8 +162,9 @@ class Gan(GrowingRecipe):
             c = c if c is None else c.to(self.device, self.dtype)
             G(z.to(self.device, self.dtype), c, dtype=self.objective.half)
 
-        passes = [functools.partial(run, part) for part in index.view(-1, ranks, self.batch_gpu)[:, rank]]
-        measure_standing_statistics(G, passes, len(index), distributed.sum_over_ranks)
+        parts = torch.arange(STANDING * images).view(STANDING, ranks, -1)[:, rank]
+        passes = [functools.partial(run, part) for part in parts]
+        measure_standing_statistics(G, passes, STANDING * images, distributed.sum_over_ranks)
 
     def apply_settings(self, rollbacks: int) -> None:
         self.rollbacks = rollbacks
