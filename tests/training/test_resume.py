@@ -98,6 +98,8 @@ def test_a_learning_rate_is_that_of_both_networks(train_run):
     assert (planned.lr, planned.d_lr) == (0.003, None)
     planned = gan_resume.plan_resumed_run(folder, {"lr": 0.003, "d_lr": 0.005, "kimg": 0.056}).config
     assert (planned.lr, planned.d_lr) == (0.003, 0.005)
+    planned = gan_resume.plan_resumed_run(folder, {"lr": 0.003, "d_lr": 0.004, "kimg": 0.056}).config
+    assert (planned.lr, planned.d_lr) == (0.003, 0.004)
     assert gan_resume.plan_resumed_run(folder, {"kimg": 0.056}).config.d_lr == 0.004
 
 

@@ -85,6 +85,8 @@ def _changes(config: TrainConfig, options: dict[str, Any]) -> dict[str, Any]:
     current |= {"schedule_kimg": config.schedule.kimg if config.schedule else 0}
     current |= {"aux_classifier": discriminator.labels == "classifier"}
     changes = {name: x for name, x in options.items() if name not in current or current[name] != x}
+    if "lr" in changes and "d_lr" in options:  # stays as it is, if it is named
+        changes["d_lr"] = options["d_lr"]
     if fixed := sorted(changes.keys() - {*_EXECUTION, *_TRAINING, "mirror"}):
         names = ", ".join(map(option_name, fixed))
         hint = f"Remove {names}, or start a new run from a snapshot: sgan train --resume SNAPSHOT"
