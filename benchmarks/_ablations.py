@@ -85,23 +85,32 @@ def _stylegan2() -> Ablation:
             Configuration(
                 "B: + weight demodulation",
                 ("4.39", "175.4", "3.04", "862.4"),
-                "demo",
+                "demo-stylegan2",
                 plain | {"r1_interval": 1},
                 no_growing,
             ),
             Configuration(
-                "C: + lazy regularization", ("4.38", "158.0", "2.83", "981.6"), "demo", plain, "without growing"
+                "C: + lazy regularization",
+                ("4.38", "158.0", "2.83", "981.6"),
+                "demo-stylegan2",
+                plain,
+                "without growing",
             ),
             Configuration(
                 "D: + path length regularization",
                 ("4.34", "122.5", "3.43", "651.2"),
-                "demo",
+                "demo-stylegan2",
                 plain | {"pl_weight": 2.0},
                 "without growing",
             ),
-            Configuration("E: + new architectures, no growing", ("3.31", "124.5", "3.19", "471.2"), "demo", new),
             Configuration(
-                "F: + large networks", ("2.84", "145.0", "2.32", "415.5"), "demo", new | {"channel_base": 1024}
+                "E: + new architectures, no growing", ("3.31", "124.5", "3.19", "471.2"), "demo-stylegan2", new
+            ),
+            Configuration(
+                "F: + large networks",
+                ("2.84", "145.0", "2.32", "415.5"),
+                "demo-stylegan2",
+                new | {"channel_base": 1024},
             ),
         ),
         ("ppl",),
@@ -127,7 +136,7 @@ def _architectures() -> Ablation:
             Configuration(
                 f"G {g}, D {d}",
                 figures,
-                "demo",
+                "demo-stylegan2",
                 LOGISTIC
                 | {
                     "mixing_prob": 0.9,
@@ -153,9 +162,13 @@ def _stylegan3() -> Ablation:
         "StyleGAN3 (Karras et al. 2021, figure 3, left)",
         ("FID, FFHQ-U", "EQ-T", "EQ-R"),
         (
-            Configuration("A: StyleGAN2", ("5.14", "-", "-"), "demo", baseline, "two mapping layers in all lines"),
-            Configuration("B: + Fourier features", ("4.79", "16.23", "10.81"), "demo", waves),
-            Configuration("C: - noise", ("4.54", "15.81", "10.84"), "demo", waves | {"generator.noise": False}),
+            Configuration(
+                "A: StyleGAN2", ("5.14", "-", "-"), "demo-stylegan2", baseline, "two mapping layers in all lines"
+            ),
+            Configuration("B: + Fourier features", ("4.79", "16.23", "10.81"), "demo-stylegan2", waves),
+            Configuration(
+                "C: - noise", ("4.54", "15.81", "10.84"), "demo-stylegan2", waves | {"generator.noise": False}
+            ),
             Configuration(
                 "D: simplified generator",
                 ("5.21", "19.47", "10.41"),
@@ -210,7 +223,7 @@ def _objectives() -> Ablation:
         Configuration(
             f"{loss}, {penalty}",
             published.get(f"{loss}, {penalty}", ()),
-            "demo",
+            "demo-stylegan2",
             LOGISTIC | {"loss": loss, **weights},
             "half the weight for each penalty" if weights["r2_gamma"] else "",
         )
@@ -219,7 +232,7 @@ def _objectives() -> Ablation:
         for penalty, weights in penalties.items()
     ]
     small = {name: value for name, value in LOGISTIC.items() if name not in ("gamma", "r1_interval")}
-    wgan = Configuration("wgan, gradient penalty", (), "demo", small | {"loss": "wgan"})
+    wgan = Configuration("wgan, gradient penalty", (), "demo-stylegan2", small | {"loss": "wgan"})
     title = "Objectives and penalties (Huang et al. 2024, table 1)"
     return Ablation(title, ("modes found of 1,000, stacked MNIST",), (*rows, wgan))
 

@@ -101,9 +101,9 @@ def serve(steps: int) -> None:
     from stylegan_cli.training.presets import PRESETS, make_train_config
     from stylegan_cli.training.recipes.gan import make_engine
 
-    size = PRESETS["demo"].size
+    size = PRESETS["demo-stylegan2"].size
     dataset = open_dataset(None, size=(size, size))
-    engine = make_engine(make_train_config("demo", dataset.spec, kimg=1e9), dataset, "cpu")
+    engine = make_engine(make_train_config("demo-stylegan2", dataset.spec, kimg=1e9), dataset, "cpu")
     for _ in sys.stdin:
         start = time.perf_counter()
         for _ in range(steps):

@@ -53,7 +53,7 @@ engine.close()
 @click.option(
     "--before", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="Checkout."
 )
-@click.option("--cfg", default="demo", show_default=True, help="Preset that both versions have.")
+@click.option("--cfg", default="demo-stylegan2", show_default=True, help="Preset that both versions have.")
 @click.option("--steps", default=16, show_default=True, help="Steps of one measurement: all phases run in 16.")
 @click.option("--threads", default=1, show_default=True, help="Number of threads of each version.")
 @benchmark

@@ -29,9 +29,9 @@ from stylegan_cli.training.presets import NETWORK_OPTIONS
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "ProGAN": ("progan", SMALL | GROWING | {"lr": 0.002}),
     "StyleGAN": ("demo-stylegan", {}),
-    "StyleGAN2": ("demo", {}),
-    "BiGAN": ("demo", {"encoder": "bigan"}),
-    "VAE-GAN": ("demo", {"encoder": "vaegan"}),
+    "StyleGAN2": ("demo-stylegan2", {}),
+    "BiGAN": ("demo-stylegan2", {"encoder": "bigan"}),
+    "VAE-GAN": ("demo-stylegan2", {"encoder": "vaegan"}),
     "StyleGAN3-T": ("demo-stylegan3", {}),
     "StyleGAN3-R": (
         "demo-stylegan3",
@@ -43,7 +43,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "StyleR3GAN": (
-        "demo-style-r3gan",
+        "demo",
         {"schedule_kimg": 0.0, "schedule.lr": 0.25, "schedule.gamma": 0.1},  # by the time of the run
     ),
     "R3GAN": (

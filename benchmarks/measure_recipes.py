@@ -21,7 +21,7 @@ from _datasets import DATASETS
 from _training import LOGISTIC, Options, Run, is_known, script_options, work_on
 from _training_tables import BASELINE, RULE, finals_table, grouped, mean, screening_table
 
-PRESET = "demo"
+PRESET = "demo-stylegan2"
 STAGES = ("screening", "combining", "finals")
 SCREENED_ON = "critters"
 
@@ -93,7 +93,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "diffaug": {"aug": "diffaug"},
     "blur": {"blur_sigma": 2.0},
     # Of another family, with its own settings.
-    "style-r3gan": {"cfg": "demo-style-r3gan", **_BY_TIME},
+    "style-r3gan": {"cfg": "demo", **_BY_TIME},
 }
 
 

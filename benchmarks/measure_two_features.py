@@ -114,7 +114,7 @@ class Work:
         if begun:
             plan = plan_resumed_run(begun, {"kimg": kimg})
         else:
-            plan = plan_new_run(str(self.path(data)), "demo", start and str(start), **settings)
+            plan = plan_new_run(str(self.path(data)), "demo-stylegan2", start and str(start), **settings)
         return train(plan.config, begun, "cpu", plan.start, RunOptions(quiet=True, runs=str(runs)), plan.dataset)
 
 

@@ -140,7 +140,7 @@ def test_unknown_preset():
 
 
 @pytest.mark.parametrize("gpus", range(1, 9))
-@pytest.mark.parametrize("cfg", ["auto", "demo"])
+@pytest.mark.parametrize("cfg", ["auto", "demo-stylegan2"])
 def test_presets_work_with_any_number_of_gpus(cfg, gpus):
     config = make_train_config(cfg, DataSpec("a", "", 1, 256, 256, 3, 256, 256), gpus=gpus)
     assert config.batch % gpus == 0 and config.batch_gpu % config.discriminator.mbstd_group == 0

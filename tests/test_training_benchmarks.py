@@ -82,15 +82,15 @@ def table_of(output):
 
 def test_a_run_is_measured_and_kept(run, tmp_path):
     sheet = tmp_path / "families.png"
-    output, rows = run("measure_families", f"--preset demo --seeds 1 --sheet {sheet} {SHORT}")
-    assert [(row["case"], row["seed"]) for row in rows] == [("training images", 0), ("demo", 0)]
+    output, rows = run("measure_families", f"--preset demo-stylegan2 --seeds 1 --sheet {sheet} {SHORT}")
+    assert [(row["case"], row["seed"]) for row in rows] == [("training images", 0), ("demo-stylegan2", 0)]
     with Image.open(sheet) as image:
         assert image.width > 6 * 94 and 96 < image.height < 192
     reals, demo = rows
     assert demo["kimg"] > 0 and demo["processor_seconds"] >= 0.2 and demo["parameters"]["G"] > 100_000
     assert demo["figures"].keys() == {"frechet", "kernel", "diversity"} and demo["images"][2] == 8
     assert reals["figures"]["frechet"] < demo["figures"]["frechet"]
-    assert f"{demo['figures']['diversity']:.2f}" in table_of(output)["demo"]
+    assert f"{demo['figures']['diversity']:.2f}" in table_of(output)["demo-stylegan2"]
     (model,) = (tmp_path / "work" / "models").iterdir()
     assert find_model(str(model), "nowhere")[0] == model
     with Image.open(tmp_path / "work" / "sheets" / f"{model.stem}.png") as sheet:
@@ -118,11 +118,11 @@ def test_averages_of_one_run(run, load, monkeypatch):
 
 
 def test_a_finished_run_is_not_repeated(run, load, monkeypatch):
-    _, rows = run("measure_families", f"--preset demo --seeds 1 {SHORT}")
+    _, rows = run("measure_families", f"--preset demo-stylegan2 --seeds 1 {SHORT}")
     monkeypatch.setattr(load("_training"), "do", None)
-    output, again = run("measure_families", f"--preset demo --seeds 1 {SHORT}")
+    output, again = run("measure_families", f"--preset demo-stylegan2 --seeds 1 {SHORT}")
     assert again == rows and "2 of 2 runs are done" in output
-    output, _ = run("measure_families", f"--preset demo --seeds 2 {SHORT} --plan")
+    output, _ = run("measure_families", f"--preset demo-stylegan2 --seeds 2 {SHORT} --plan")
     assert "2 of 3 runs are done" in output and "families-demo-critters-1-0.2s" in output
 
 
@@ -132,22 +132,29 @@ def test_a_run_that_another_process_does_is_left_to_it(run, load, tmp_path):
         "import json, sys; from pathlib import Path; from _rows import Rows\n"
         "with Rows(Path(sys.argv[1])).claim(json.loads(sys.argv[2])) as free: print(free, flush=True); input()"
     )
-    row = {"op": "families", "case": "demo", "data": "critters", "seed": 0, "seconds": 0.2}
+    row = {"op": "families", "case": "demo-stylegan2", "data": "critters", "seed": 0, "seconds": 0.2}
     command = [sys.executable, "-c", code, str(tmp_path / "results" / "rows.json"), json.dumps(row)]
     with subprocess.Popen(
         command, cwd=FOLDER, env={"PYTHONPATH": str(FOLDER.parent)}, stdin=-1, stdout=-1, text=True
     ) as other:
         assert other.stdout.readline() == "True\n"
-        _, rows = run("measure_families", f"--preset demo --seeds 1 {SHORT}")
+        _, rows = run("measure_families", f"--preset demo-stylegan2 --seeds 1 {SHORT}")
         assert [row["case"] for row in rows] == ["training images"]
         other.communicate("\n")
-    _, rows = run("measure_families", f"--preset demo --seeds 1 {SHORT}")
-    assert [row["case"] for row in rows] == ["training images", "demo"]
+    _, rows = run("measure_families", f"--preset demo-stylegan2 --seeds 1 {SHORT}")
+    assert [row["case"] for row in rows] == ["training images", "demo-stylegan2"]
 
 
 def test_other_settings_replace_a_row(load, tmp_path):
     rows = load("_rows").Rows(tmp_path / "rows.json")
-    names = {"op": "families", "case": "demo", "data": "critters", "seed": 0, "seconds": 1.0, "images": [1, 1, 1]}
+    names = {
+        "op": "families",
+        "case": "demo-stylegan2",
+        "data": "critters",
+        "seed": 0,
+        "seconds": 1.0,
+        "images": [1, 1, 1],
+    }
     old, new = names | {"settings": {"lr": 1}}, names | {"settings": {"lr": 2, "grow_batch": {4: 64}}}
     rows.add(old)
     assert rows.find(new) is None and rows.find(old) == old
@@ -161,13 +168,13 @@ def test_another_results_file_stays_as_it_is(run, tmp_path, content):
     path = tmp_path / "results" / "rows.json"
     path.parent.mkdir()
     path.write_text(content)
-    output, _ = run("measure_families", f"--preset demo {SHORT}", code=1)
+    output, _ = run("measure_families", f"--preset demo-stylegan2 {SHORT}", code=1)
     assert "rows.json has no rows of training runs. Choose another file with --out." in output
     assert path.read_text() == content
 
 
 def test_mistakes_are_found_before_any_training(run):
-    output, rows = run("measure_families", f"--preset demo --preset dmo {SHORT}", code=1)
+    output, rows = run("measure_families", f"--preset demo-stylegan2 --preset dmo {SHORT}", code=1)
     assert "Error: There is no preset 'dmo'." in output and not rows
     output, rows = run("measure_recipes", f"--stage finals --finalist r2+hnge {SHORT}", code=2)
     assert "Error: There is no variant 'hnge'." in output and not rows
@@ -187,9 +194,9 @@ def test_a_run_that_diverges_is_a_result(run, load, monkeypatch):
         raise load("_training").FailedError("Training diverged after 3.2 kimg.")
 
     monkeypatch.setattr(load("_training"), "train", diverge)
-    output, rows = run("measure_families", f"--preset demo --seeds 2 {SHORT}")
+    output, rows = run("measure_families", f"--preset demo-stylegan2 --seeds 2 {SHORT}")
     assert [row["failed"] for row in rows[1:]] == [["Training diverged after 3.2 kimg."]] * 2
-    assert "2 of 2 failed" in table_of(output)["demo"]
+    assert "2 of 2 failed" in table_of(output)["demo-stylegan2"]
 
 
 def test_every_family_has_a_small_model(load):
@@ -207,11 +214,11 @@ def test_settings_of_networks(load):
     make_config, Run = load("_training").make_config, load("_training").Run
     spec = load("_datasets").open_dataset(None, size=(32, 32)).spec
     settings = {"batch": 8, "generator.architecture": "orig", "discriminator.channel_max": 64, "schedule.lr": 0.1}
-    config = make_config(Run("screening", "x", "demo", "critters", 3, 1.0, settings), spec)
+    config = make_config(Run("screening", "x", "demo-stylegan2", "critters", 3, 1.0, settings), spec)
     assert (config.batch, config.seed, config.generator.architecture) == (8, 3, "orig")
     assert (config.generator.channel_max, config.discriminator.channel_max) == (128, 64)
     with pytest.raises(SganError, match="The generator of demo has no field 'style'"):
-        make_config(Run("screening", "x", "demo", "critters", 3, 1.0, {"generator.style": 1}), spec)
+        make_config(Run("screening", "x", "demo-stylegan2", "critters", 3, 1.0, {"generator.style": 1}), spec)
 
 
 def test_variants_can_be_trained(load):
@@ -229,7 +236,7 @@ def test_annealing_ends_at_the_factors(load):
     training = load("_training")
     dataset = load("_datasets").open_dataset(None, size=(32, 32))
     engine = make_engine(
-        training.make_config(training.Run("x", "x", "demo", "critters", 0, 1.0), dataset.spec), dataset
+        training.make_config(training.Run("x", "x", "demo-stylegan2", "critters", 0, 1.0), dataset.spec), dataset
     )
     optimizers = [phase.optimizer for phase in engine.recipe.phases]
     for progress, factor in ((0.0, 1.0), (0.5, 0.55), (1.0, 0.1)):
@@ -244,7 +251,7 @@ def rows_of(op, case, data, frechet, kernel=None):
     return [
         {
             **{"op": op, "case": case, "data": data, "seed": seed, "seconds": 9.0, "kimg": 1.0, "failed": []},
-            "settings": {"cfg": "demo", **({} if case == "baseline" else {"lr": 0.1})},
+            "settings": {"cfg": "demo-stylegan2", **({} if case == "baseline" else {"lr": 0.1})},
             "figures": {"frechet": a, "kernel": b, "diversity": 1.0},
         }
         for seed, (a, b) in enumerate(zip(frechet, kernel or frechet))
@@ -314,9 +321,9 @@ def test_committed_results_have_tables(load):
 
 
 def test_table_of_one_file(run, load, tmp_path):
-    run("measure_families", f"--preset demo --seeds 1 {SHORT}")
+    run("measure_families", f"--preset demo-stylegan2 --seeds 1 {SHORT}")
     result = CliRunner().invoke(load("table").main, [str(tmp_path / "results" / "rows.json")])
-    assert result.exit_code == 0 and "demo" in table_of(result.output)
+    assert result.exit_code == 0 and "demo-stylegan2" in table_of(result.output)
 
 
 def test_missing_weights_are_found_before_any_training(run, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -172,9 +172,17 @@ def _refuse_unsupported(family: Family, options: dict[str, Any]) -> None:
     if family.config.is_chain:
         names = {"info": "--info", "info_continuous": "--info-continuous", "aux_classifier": "--aux-classifier"}
         refuse_for_chains(family.title, {option: options.get(name) for name, option in names.items()})
-    if options.get("mixing_prob") and not (family.config.has_styles or family.config.is_chain):
+    refuse_unused_mixing(family.config, options)
+
+
+def refuse_unused_mixing(
+    model: GeneratorConfig | type[GeneratorConfig],
+    options: Mapping[str, Any],  # that the user set
+) -> None:
+    """Raise MisuseError if the user set a probability of style mixing, and the model has no styles."""
+    if options.get("mixing_prob") and not (model.has_styles or model.is_chain):
         reason = "which have one latent for all layers"
-        raise MisuseError(f"--mixing-prob has no effect on {family.title} models, {reason}.", hint="Remove it.")
+        raise MisuseError(f"--mixing-prob has no effect on {model.title} models, {reason}.", hint="Remove it.")
 
 
 def objective_defaults(

@@ -60,7 +60,7 @@ def test_training_starts_from_a_checkpoint(sgan, foreign, tmp_path, monkeypatch)
         "--data",
         PACKAGED_MODEL.with_name("critters64.zip"),
         "--cfg",
-        "demo",
+        "demo-stylegan2",
         "--resume",
         foreign,
         "--runs",

@@ -55,7 +55,7 @@ def few_images(tmp_path_factory):
 
 def distance_after(folder, data, others, aug, kimg=120):
     config = make_train_config(
-        *("demo", open_dataset(data).spec),
+        *("demo-stylegan2", open_dataset(data).spec),
         **{"channel_base": 256, "gamma": 0.2, "batch": 64, "mbstd_group": 16, "lr": 0.004},
         **{"aug": aug, "ada_kimg": 40.0, "kimg": float(kimg), "snap": kimg / 6},
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stylegan_cli.data.dataset import open_dataset
-from stylegan_cli.errors import SganError
+from stylegan_cli.errors import MisuseError, SganError
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.runs import latest_snapshot
 from stylegan_cli.runs.history import describe_changes
@@ -89,6 +89,8 @@ def test_auto_trains_a_model_of_another_family_in_a_precision_that_it_bears(rgb_
     save_snapshot(path, build_generator(config.generator), None, SnapshotInfo(config.generator))
     plan = gan_plan.plan_new_run(str(rgb_set), "auto", str(path), device="cuda", precision="auto")
     assert (plan.config.precision, plan.config.mixing_prob) == ("bf16", 0.0)
+    with pytest.raises(MisuseError, match="--mixing-prob has no effect on R3GAN models"):
+        gan_plan.plan_new_run(str(rgb_set), "auto", str(path), mixing_prob=0.5)
     assert make_train_config("auto", data, device="cuda", precision="auto").precision == "fp16"
 
 
@@ -101,6 +103,25 @@ def test_a_learning_rate_is_that_of_both_networks(train_run):
     planned = gan_resume.plan_resumed_run(folder, {"lr": 0.003, "d_lr": 0.004, "kimg": 0.056}).config
     assert (planned.lr, planned.d_lr) == (0.003, 0.004)
     assert gan_resume.plan_resumed_run(folder, {"kimg": 0.056}).config.d_lr == 0.004
+
+
+def test_the_weight_of_r2_is_that_of_r1_unless_it_is_named(train_run):
+    folder, _ = train_run(loss="relativistic", gamma=1.0)
+    for options, weights in (
+        ({"gamma": 2.0}, (2.0, 2.0)),
+        ({"gamma": 2.0, "r2_gamma": 1.0}, (2.0, 1.0)),
+        ({"r2_gamma": 3.0}, (1.0, 3.0)),
+    ):
+        planned = gan_resume.plan_resumed_run(folder, {"kimg": 0.056, **options}).config
+        assert (planned.gamma, planned.r2_gamma) == weights
+
+
+def test_an_interval_of_a_resumed_run_needs_a_penalty(train_run):
+    folder, _ = train_run()
+    options = {"kimg": 0.056, "r1_interval": 4}
+    assert gan_resume.plan_resumed_run(folder, options).config.r1_interval == 4
+    with pytest.raises(MisuseError, match="--penalty-interval has no effect without a penalty"):
+        gan_resume.plan_resumed_run(folder, options | {"gamma": 0.0})
 
 
 def test_a_change_survives_a_kill_and_a_lost_state(train_run):

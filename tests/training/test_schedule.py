@@ -83,7 +83,7 @@ def test_a_rollback_and_a_schedule_act_together(engine_of):
 
 
 def test_lazy_regularization_corrects_the_scheduled_beta(engine_of):
-    engine = engine_of("demo", schedule_kimg=1.0)
+    engine = engine_of("demo-stylegan2", schedule_kimg=1.0)
     config = engine.recipe.config
     assert config.schedule == Schedule(1.0, lr=0.25, gamma=0.1)
     config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, beta2=0.999))
@@ -127,7 +127,7 @@ def test_changed_settings_of_a_resumed_run_keep_the_proportions(dataset, tmp_pat
 def test_options_scale_a_schedule(dataset):
     config = make_train_config("r3gan", dataset.spec, lr=4e-4, gamma=1.0, schedule_kimg=50.0, **SMALL)
     assert (config.schedule.lr, config.schedule.gamma, config.schedule.kimg) == (0.25, 0.1, 50)
-    assert make_train_config("demo", dataset.spec, **SMALL).schedule is None
+    assert make_train_config("demo-stylegan2", dataset.spec, **SMALL).schedule is None
     still = make_train_config("r3gan", dataset.spec, schedule_kimg=0.0, **SMALL)
     assert (still.schedule, still.aug, still.aug_p, still.ema_rampup) == (None, "fixed", 0.55, 0.05)
     still = make_train_config("r3gan", dataset.spec, schedule_kimg=0.0, aug="noaug", ema_rampup=0.1, **SMALL)

@@ -12,7 +12,7 @@ PRESETS: dict[str, Preset] = {
     "style-r3gan": dataclasses.replace(
         R3GAN["r3gan"], about="R3GAN with styles, ours: settings from the image size", **_MAPPING
     ),
-    "demo-style-r3gan": Preset(
+    "demo": Preset(
         "a small StyleR3GAN that trains in minutes on two CPU cores",
         **_MAPPING,
         batch=8,

@@ -14,7 +14,7 @@ def _paper_preset(size: int, **settings: Any) -> Preset:
 
 PRESETS: dict[str, Preset] = {
     "auto": Preset("settings from the image size and the number of GPUs"),
-    "demo": Preset("a small network that trains in minutes on two CPU cores", **QUICK_SETTINGS, kimg=46.0),
+    "demo-stylegan2": Preset("a small StyleGAN2 that trains in minutes on two CPU cores", **QUICK_SETTINGS, kimg=46.0),
     "stylegan2": Preset(
         "StyleGAN2 config F as published",
         **_PAPER,

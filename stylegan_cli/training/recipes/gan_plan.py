@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,14 @@ from ...snapshot import SnapshotInfo, open_training_dataset, read_info
 from ..config import TrainConfig
 from ..growth import Growth
 from ..guides import plan_guides
-from ..presets import NETWORK_OPTIONS, PRESETS, fastest_precision, make_train_config, objective_defaults
+from ..presets import (
+    NETWORK_OPTIONS,
+    PRESETS,
+    fastest_precision,
+    make_train_config,
+    objective_defaults,
+    refuse_unused_mixing,
+)
 
 _AUGMENTATIONS = {
     "ada": "adaptive augmentation ({})",
@@ -103,8 +110,7 @@ def plan_new_run(
     guides = plan_guides(guide, guide_weight, guide_discriminator, loss, dataset.spec)
     with named_options():
         config = make_train_config(cfg, dataset.spec, gpus=gpus or 1, device=device, guides=guides, **options)
-    if options.get("r1_interval") and not max(config.gamma, config.r2_gamma, config.gp_weight):
-        raise MisuseError("--penalty-interval has no effect without a penalty.", hint="Set --gamma, or remove it.")
+    refuse_idle_interval(config, options)
     if resume and info:
         config = _with_networks_from(info, config, os.path.abspath(resume))
     if config.growth is not None:
@@ -112,6 +118,15 @@ def plan_new_run(
     with torch.device("meta"):
         check_freezed(build_discriminator(config.discriminator), config.freezed)
     return Plan(config, start=Path(os.path.abspath(resume)) if resume else None, dataset=dataset)
+
+
+def refuse_idle_interval(
+    config: TrainConfig,
+    options: Mapping[str, Any],  # that the user set
+) -> None:
+    """Raise MisuseError if the user set an interval of penalties, and there are none."""
+    if options.get("r1_interval") and not max(config.gamma, config.r2_gamma, config.gp_weight):
+        raise MisuseError("--penalty-interval has no effect without a penalty.", hint="Set --gamma, or remove it.")
 
 
 def check_freezed(
@@ -245,9 +260,10 @@ def _with_those_of_model(
     options: dict[str, Any], info: SnapshotInfo, cfg: str, device: str, data: DataSpec
 ) -> dict[str, Any]:
     """Add the options of a run that starts from a model."""
+    refuse_unused_mixing(info.generator, options)  # the preset can be of another family
     # A pretrained discriminator overfits sooner.
     options = {"ada_kimg": 100.0, "blur_sigma": 0.0} | {k: v for k, v in options.items() if v is not None}
-    if options.get("precision") == "auto":  # the preset can be of another family
+    if options.get("precision") == "auto":
         options["precision"] = fastest_precision(info.generator, device, data)
     if PRESETS[cfg].grow_from:
         level = level_of(info.generator.height, info.generator.width)  # half of it while it fades in

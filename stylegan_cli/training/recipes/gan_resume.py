@@ -21,7 +21,7 @@ from ..folders import find_kept, read_newest_about, refuse_other_recipe
 from ..guides import check_files
 from ..losses import LOSSES
 from ..state_files import list_states
-from .gan_plan import Plan, named_options, option_name, refuse_unused_options
+from .gan_plan import Plan, named_options, option_name, refuse_idle_interval, refuse_unused_options
 
 _EXECUTION = ("kimg", "snap", "gpus", "batch_gpu")  # do not change what is learned
 _TRAINING = ("batch", "lr", "d_lr", "gamma", "r2_gamma", "gp_weight", "drift", "r1_interval", "pl_weight")
@@ -53,6 +53,7 @@ def plan_resumed_run(
     config = dataclasses.replace(config, guides=guides)
     mirror = changes.pop("mirror", False)
     config = _redistributed(config, changes)
+    refuse_idle_interval(config, changes)
     if mirror:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, mirror=True))
     dataset = _open_data(config, data, progress) if data else None
@@ -85,8 +86,9 @@ def _changes(config: TrainConfig, options: dict[str, Any]) -> dict[str, Any]:
     current |= {"schedule_kimg": config.schedule.kimg if config.schedule else 0}
     current |= {"aux_classifier": discriminator.labels == "classifier"}
     changes = {name: x for name, x in options.items() if name not in current or current[name] != x}
-    if "lr" in changes and "d_lr" in options:  # stays as it is, if it is named
-        changes["d_lr"] = options["d_lr"]
+    for name, leader in (("d_lr", "lr"), ("r2_gamma", "gamma")):  # one that is named does not follow the other
+        if leader in changes and name in options:
+            changes[name] = options[name]
     if fixed := sorted(changes.keys() - {*_EXECUTION, *_TRAINING, "mirror"}):
         names = ", ".join(map(option_name, fixed))
         hint = f"Remove {names}, or start a new run from a snapshot: sgan train --resume SNAPSHOT"
