@@ -44,7 +44,7 @@ from stylegan_cli.training.schedule import at
 
 NUM = 4000  # generated images that are measured
 DIVERSITY = 500  # images whose pairs are compared
-# Widths and pace of the demo presets, for families without one.
+# Widths and pace of demo-stylegan2, for families without a small preset.
 SMALL: dict[str, Any] = {
     "batch": 16,
     "channel_base": 512,
@@ -56,7 +56,7 @@ SMALL: dict[str, Any] = {
     "ema_rampup": 0.1,
     "aug": "noaug",
 }
-# What searches and ablations start from: the preset demo, spelled out, as rows are found by their settings.
+# What searches and ablations start from: the preset demo-stylegan2, spelled out, as rows are found by their settings.
 LOGISTIC: dict[str, Any] = {
     **{"channel_base": 512, "channel_max": 128, "loss": "logistic", "gamma": 30.0, "r1_interval": 16, "ema_rampup": 0.1}
 }

@@ -46,7 +46,7 @@ _TITLES = {"frechet": "Fréchet", "kernel": "kernel, 10⁻³", "ppl": "path leng
 
 def training_tables(rows: Sequence[Row]) -> str:
     """All tables that have rows, with headings."""
-    note = "Single changes of the preset `demo`, and combinations of those that helped."
+    note = "Single changes of the preset `demo-stylegan2`, and combinations of those that helped."
     recipes = (
         ("### Screening", note, screening_table(rows)),
         ("### Finals", RULE, finals_table(rows)),

@@ -4,7 +4,8 @@ python benchmarks/bench_busy.py
 python benchmarks/bench_busy.py --busy 0,1,2 --threads 2 --rounds 7
 
 'ours' has the settings of `sgan train` (stylegan_cli/threads.py), 'default' those of OpenMP. Each candidate is a
-process that trains the `demo` preset; they take turns. The clock is wall time, because waiting is what is measured.
+process that trains the preset `demo-stylegan2`; they take turns. The clock is wall time, because waiting is what is
+measured.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def main(bench: Bench, busy: tuple[int, ...], threads: int, steps: int) -> None:
                     "op": "busy",
                     "dtype": "float32",
                     "first": "ours",
-                    "case": f"training step, demo preset, {threads} threads, {number} busy processes",
+                    "case": f"training step, demo-stylegan2, {threads} threads, {number} busy processes",
                     "seconds": seconds,
                     "rounds": times,
                     "ours": seconds["ours"],

@@ -30,7 +30,7 @@ SERVE = """
 import os, sys, time, torch, stylegan_cli
 from stylegan_cli.cli.call import keep_freed_memory
 from stylegan_cli.data.dataset import open_dataset
-from stylegan_cli.training.presets import make_train_config
+from stylegan_cli.training.presets import PRESETS, make_train_config
 from stylegan_cli.training.recipes.gan import make_engine
 
 assert os.path.samefile(os.path.dirname(stylegan_cli.__path__[0]), "."), "another version is installed"
@@ -39,6 +39,8 @@ clock = time.process_time if threads == 1 else time.perf_counter
 torch.set_num_threads(threads)
 keep_freed_memory()
 dataset = open_dataset(None, size=(32, 32))
+if cfg not in PRESETS:
+    cfg = {"demo-stylegan2": "demo"}[cfg]  # its old name
 engine = make_engine(make_train_config(cfg, dataset.spec, precision="auto", kimg=1e9), dataset, "cpu")
 for _ in sys.stdin:
     start = clock()

@@ -1,7 +1,7 @@
 """How much the codes of a model that was trained with `sgan train --info 8` say about named attributes.
 
-sgan train --info 8 --info-continuous 2
-python benchmarks/measure_codes.py runs/00000-critters64-demo
+sgan train --cfg demo-stylegan2 --info 8 --info-continuous 2
+python benchmarks/measure_codes.py runs/00000-critters64-demo-stylegan2
 
 The attributes of generated images are those that a classifier of the dataset recognizes; it never saw a code. A number
 of z is cut into eighths. The bound is the smaller entropy; what shuffled codes seem to say is chance.

@@ -1,7 +1,7 @@
 """Every family of generators at 32 x 32 pixels: what it learns of the bundled dataset in eight minutes.
 
 python benchmarks/measure_families.py --out benchmarks/results/training/2026-11-28-families.json
-python benchmarks/measure_families.py --preset demo --preset progan --seeds 1 --seconds 60
+python benchmarks/measure_families.py --preset demo-stylegan2 --preset progan --seeds 1 --seconds 60
 
 The time is that of one thread, so that two runs can share two cores; a second thread makes a step of networks as small
 as these 1.1 to 1.4 times as fast. What is measured is the moving average of the generator, at the end: 4,000 images

@@ -1,4 +1,4 @@
-"""A search for a better recipe of the demo preset: what to change so that the same time gives better images.
+"""A search for a better recipe of the preset demo-stylegan2: what to change so that the same time gives better images.
 
 python benchmarks/measure_recipes.py --out benchmarks/results/training/2026-11-28-recipes.json
 python benchmarks/measure_recipes.py --stage finals --finalist relativistic-3 --out ...

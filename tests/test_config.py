@@ -140,10 +140,10 @@ def test_unknown_preset():
 
 
 @pytest.mark.parametrize("gpus", range(1, 9))
-@pytest.mark.parametrize("cfg", ["auto", "demo-stylegan2"])
+@pytest.mark.parametrize("cfg", ["auto", "demo", "demo-stylegan2"])
 def test_presets_work_with_any_number_of_gpus(cfg, gpus):
     config = make_train_config(cfg, DataSpec("a", "", 1, 256, 256, 3, 256, 256), gpus=gpus)
-    assert config.batch % gpus == 0 and config.batch_gpu % config.discriminator.mbstd_group == 0
+    assert config.batch % gpus == 0 and config.batch_gpu % (config.discriminator.batch_group or 1) == 0
 
 
 @pytest.mark.parametrize(

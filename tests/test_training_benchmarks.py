@@ -123,7 +123,7 @@ def test_a_finished_run_is_not_repeated(run, load, monkeypatch):
     output, again = run("measure_families", f"--preset demo-stylegan2 --seeds 1 {SHORT}")
     assert again == rows and "2 of 2 runs are done" in output
     output, _ = run("measure_families", f"--preset demo-stylegan2 --seeds 2 {SHORT} --plan")
-    assert "2 of 3 runs are done" in output and "families-demo-critters-1-0.2s" in output
+    assert "2 of 3 runs are done" in output and "families-demo-stylegan2-critters-1-0.2s" in output
 
 
 def test_a_run_that_another_process_does_is_left_to_it(run, load, tmp_path):
@@ -217,7 +217,7 @@ def test_settings_of_networks(load):
     config = make_config(Run("screening", "x", "demo-stylegan2", "critters", 3, 1.0, settings), spec)
     assert (config.batch, config.seed, config.generator.architecture) == (8, 3, "orig")
     assert (config.generator.channel_max, config.discriminator.channel_max) == (128, 64)
-    with pytest.raises(SganError, match="The generator of demo has no field 'style'"):
+    with pytest.raises(SganError, match="The generator of demo-stylegan2 has no field 'style'"):
         make_config(Run("screening", "x", "demo-stylegan2", "critters", 3, 1.0, {"generator.style": 1}), spec)
 
 

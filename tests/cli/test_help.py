@@ -139,4 +139,4 @@ def test_the_presets_of_train(sgan, monkeypatch):
     assert "  --cfg NAME   " in text and max(map(len, text.splitlines())) <= 80
     listed = re.findall(r"^  ([a-z0-9-]+)  +\S", text.partition("\nPresets:\n")[2], re.MULTILINE)
     assert listed == list(presets())
-    assert text.count("(a small network") == 0 and "Train a StyleGAN" not in text
+    assert text.count("(a small Style") == 0 and "Train a StyleGAN" not in text

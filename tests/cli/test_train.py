@@ -320,7 +320,8 @@ def test_diverging_run_is_reported(sgan, rgb_set, tmp_path):
 
 
 def test_impossible_settings_leave_no_folder(sgan, rgb_set, tmp_path):
-    assert_error(sgan("train", "--runs", tmp_path / "runs", "--cmax", "30", code=2), "30 channels", "--cmax")
+    line = ["--runs", tmp_path / "runs", "--cfg", "demo-stylegan2", "--cmax", "30"]
+    assert_error(sgan("train", *line, code=2), "30 channels", "--cmax")
     assert not (tmp_path / "runs").exists()
 
 

@@ -4,10 +4,17 @@ import pytest
 
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.training.presets import make_train_config
+from stylegan_cli.training.recipes import gan
 from stylegan_cli.training.recipes.gan import train
 from stylegan_cli.training.run import RunOptions
 
 QUIET = RunOptions(quiet=True)
+
+
+@pytest.fixture(autouse=True)
+def few_images_for_standing_statistics(monkeypatch):
+    """Runs of milliseconds would spend seconds on those of each snapshot."""
+    monkeypatch.setattr(gan, "STANDING", 64)
 
 
 @pytest.fixture

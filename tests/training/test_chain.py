@@ -188,10 +188,9 @@ def test_a_resumed_run_ends_with_the_same_bits(config_of, tmp_path, monkeypatch,
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
         if name == "parts":
-            monkeypatch.setattr(Engine, "step", fail)
-            with pytest.raises(MemoryError):
+            with monkeypatch.context() as patch, pytest.raises(MemoryError):
+                patch.setattr(Engine, "step", fail)
                 train(config, tmp_path / name, "cpu", options=RunOptions(quiet=True))
-            monkeypatch.undo()
             for path in list_states(tmp_path / name)[:-1]:
                 path.unlink()
         train(config, tmp_path / name, "cpu", options=RunOptions(quiet=True))

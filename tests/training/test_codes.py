@@ -75,7 +75,7 @@ def test_the_terms_of_the_losses(make_config, make_trainer):
         assert not any("aux" in key for key in means)
 
 
-@pytest.mark.parametrize("cfg", ["demo-stylegan2", "demo-stylegan", "progan", "demo-stylegan3"])
+@pytest.mark.parametrize("cfg", ["demo", "demo-stylegan2", "demo-stylegan", "progan", "demo-stylegan3"])
 def test_every_family(rgb_set, make_trainer, cfg):
     tiny = {"batch": 8, "channel_base": 64, "channel_max": 8, "mbstd_channels": 1}
     if cfg in ("progan", "demo-stylegan"):

@@ -179,7 +179,7 @@ def test_every_objective(make_config, make_trainer, encoder, loss):
     assert not engine.guard.skipped, "all gradients are finite"
 
 
-@pytest.mark.parametrize("cfg", ["r3gan", "dcgan", "biggan"])
+@pytest.mark.parametrize("cfg", ["style-r3gan", "r3gan", "dcgan", "biggan"])
 def test_other_families(cfg, rgb_set):
     """Their labels are projected by one matrix, which z then is."""
     from stylegan_cli.data.dataset import open_dataset

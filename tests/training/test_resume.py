@@ -81,6 +81,17 @@ def test_the_default_preset_for_the_weights_of_a_model_is_of_its_family(rgb_set,
     assert gan_plan.plan_new_run(str(rgb_set), "auto", str(path)).config.cfg == "auto"
 
 
+@pytest.mark.parametrize(
+    "trained, fits", [("paper256", "demo-stylegan2"), ("style-r3gan", "demo"), ("demo-stylegan3", "demo-stylegan3")]
+)
+def test_for_the_bundled_images_it_is_the_small_one(rgb_set, tmp_path, trained, fits):
+    bundled = open_dataset(None, size=(16, 16)).spec
+    config = make_train_config(trained, bundled, channel_base=64, channel_max=8)
+    path = tmp_path / "model.safetensors"
+    save_snapshot(path, build_generator(config.generator), None, SnapshotInfo(config.generator, data=bundled))
+    assert gan_plan.plan_new_run(None, None, str(path)).config.cfg == fits
+
+
 def test_auto_trains_a_model_of_another_family_in_a_precision_that_it_bears(rgb_set, tmp_path):
     """Nothing bounds the features of R3GAN, and its images have one latent."""
     data = open_dataset(rgb_set).spec

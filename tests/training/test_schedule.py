@@ -12,11 +12,13 @@ from torch.nn import functional as F
 
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.errors import MisuseError, SganError
+from stylegan_cli.layers import BatchNorm
 from stylegan_cli.models.presets import Schedule
 from stylegan_cli.sampling import counter
 from stylegan_cli.training.presets import make_train_config
-from stylegan_cli.training.recipes.gan import make_engine, train
-from stylegan_cli.training.recipes.gan_plan import describe_run, plan_new_run
+from stylegan_cli.training.recipes import gan
+from stylegan_cli.training.recipes.gan import STANDING, make_engine, train
+from stylegan_cli.training.recipes.gan_plan import describe_next_steps, describe_run, plan_new_run
 from stylegan_cli.training.recipes.gan_resume import plan_resumed_run
 from stylegan_cli.training.run import RunOptions
 
@@ -145,10 +147,12 @@ def test_the_average_of_an_encoder_follows_the_schedule(engine_of):
     assert engine.recipe.E_ema.half_life == engine.recipe.ema.half_life == pytest.approx(2.5e6)
 
 
-def test_a_run_that_is_short_for_its_schedule_says_so(dataset):
+def test_a_run_whose_length_does_not_fit_its_schedule_says_so(dataset):
     short = make_train_config("r3gan", dataset.spec, kimg=1000.0, **SMALL)
     assert "hardly begins in 1000 kimg. To fit it to the run: --schedule-kimg 1000" in describe_run(short, None)
     assert "schedule" not in describe_run(dataclasses.replace(short, kimg=20000.0), None)
+    text = describe_run(dataclasses.replace(short, kimg=40000.0), None)
+    assert "of 20000 kimg ends long before 40000 kimg. To fit it to the run: --schedule-kimg 40000" in text
 
 
 @pytest.mark.parametrize("cfg", ["dcgan", "sngan", "sagan", "biggan", "demo-lapgan", "demo-stackgan"])
@@ -239,6 +243,38 @@ def test_a_resumed_run_continues_to_the_bit(dataset, tmp_path, cfg):
 
     whole, resumed = run("whole", 0.032), run("resumed", 0.012, 0.032)
     assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_longer_schedule_of_a_resumed_run(dataset, tmp_path):
+    config = make_train_config("r3gan", dataset.spec, kimg=0.008, schedule_kimg=0.008, aug="noaug", **SMALL)
+    train(config, tmp_path, "cpu", options=RunOptions(quiet=True))
+    assert "--kimg 0.016 --schedule-kimg 0.016" in describe_next_steps(config, tmp_path)
+    options = {"kimg": 0.016, "schedule_kimg": 0.016}
+    plan = plan_resumed_run(tmp_path, options)
+    assert plan.config == dataclasses.replace(
+        config, kimg=0.016, schedule=dataclasses.replace(config.schedule, kimg=0.016)
+    )
+    train(plan.config, tmp_path, "cpu", plan.start, RunOptions(quiet=True))
+    (entry,) = json.loads((tmp_path / "config.json").read_text())["history"]
+    assert entry["changes"] == {"schedule.kimg": [0.008, 0.016]}
+    for other in (0.0, 0):
+        with pytest.raises(MisuseError, match="--schedule-kimg cannot be changed"):
+            plan_resumed_run(tmp_path, {"kimg": 0.032, "schedule_kimg": other})
+
+
+@pytest.mark.parametrize(("batch", "batch_gpu", "passes"), [(8, 8, 128), (6, 3, 342), (256, 256, 16)])
+def test_standing_statistics_are_those_of_enough_images(engine_of, monkeypatch, batch, batch_gpu, passes):
+    """However few or many are normalized together."""
+    monkeypatch.setattr(gan, "STANDING", STANDING)
+    recipe = engine_of("dcgan", batch=batch, batch_gpu=batch_gpu, channel_base=16, channel_max=4).recipe
+    norm = next(module for module in recipe.ema.network.modules() if isinstance(module, BatchNorm))
+    seen = []
+    norm.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].double()))
+    recipe.prepare_snapshot()
+    assert [len(x) for x in seen] == [batch_gpu] * passes
+    variance, mean = torch.var_mean(torch.cat(seen), (0, 2, 3), correction=0)
+    torch.testing.assert_close(norm.mean.double(), mean, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(norm.variance.double(), variance, atol=1e-6, rtol=1e-4)
 
 
 def test_penalties_with_batch_normalization_are_of_the_whole_batch(engine_of, dataset):

@@ -48,7 +48,8 @@ from .gan_objective import GanBatch, Objective
 from .gan_plan import check_freezed, folder_name
 from .gan_report import GanReport
 
-STANDING = 16  # passes whose statistics a snapshot of a network with batch normalization has
+STANDING = 1024  # images at least whose statistics a snapshot of a network with batch normalization has
+PASSES = 16  # at least, in which they are generated
 HELD_OUT = 64  # images at most, and a tenth of the dataset, that an encoder beside both networks does not see
 
 
@@ -150,9 +151,10 @@ class Gan(GrowingRecipe):
         next update of the average replaces them. Each rank generates its share of what is normalized together."""
         G, config = cast(Generator, self.ema.network), self.config
         ranks, rank = distributed.world_size(), distributed.rank()
-        images = self.batch_gpu * ranks
+        images = self.batch_gpu * ranks  # of a pass
+        index = torch.arange(images * max(-(-STANDING // images), PASSES))
         iterate_power(G)
-        labels = counter.integers(config.seed, "standing.label", torch.arange(STANDING * images), len(self.dataset))
+        labels = counter.integers(config.seed, "standing.label", index, len(self.dataset))
 
         def run(part: Tensor) -> None:
             z = counter.normal(config.seed, "standing.z", part, (config.generator.z_dim,))
@@ -162,9 +164,8 @@ class Gan(GrowingRecipe):
             c = c if c is None else c.to(self.device, self.dtype)
             G(z.to(self.device, self.dtype), c, dtype=self.objective.half)
 
-        parts = torch.arange(STANDING * images).view(STANDING, ranks, -1)[:, rank]
-        passes = [functools.partial(run, part) for part in parts]
-        measure_standing_statistics(G, passes, STANDING * images, distributed.sum_over_ranks)
+        passes = [functools.partial(run, part) for part in index.view(-1, ranks, self.batch_gpu)[:, rank]]
+        measure_standing_statistics(G, passes, len(index), distributed.sum_over_ranks)
 
     def apply_settings(self, rollbacks: int) -> None:
         self.rollbacks = rollbacks

@@ -175,10 +175,11 @@ def describe_run(
         f"Preset {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, {_objective(config)}, {config.precision}, "
         f"{_AUGMENTATIONS[config.aug].format(config.augpipe)}",
     ]
-    if config.schedule and config.kimg < config.schedule.kimg / 10:
+    if config.schedule and not config.schedule.kimg / 10 <= config.kimg < 2 * config.schedule.kimg:
+        fault = "hardly begins in" if config.kimg < config.schedule.kimg else "ends long before"
         lines.append(
-            f"Its schedule of {config.schedule.kimg:g} kimg hardly begins in {config.kimg:g} kimg. To fit it to the "
-            f"run: --schedule-kimg {config.kimg:g}"
+            f"Its schedule of {config.schedule.kimg:g} kimg {fault} {config.kimg:g} kimg. To fit it to the run: "
+            f"--schedule-kimg {config.kimg:g}"
         )
     if folder:
         lines.append(f"Folder {folder} (reals.png: real images, fakes-*.png: generated images)")
@@ -216,7 +217,10 @@ def describe_next_steps(
     if config.mode_weight or config.encoder:
         lines.append(f"Encode:    sgan encode IMAGE{option}")
     resume = f"sgan train --resume {quote(folder)}"
-    lines.append(f"Resume:    {resume}" if kimg < config.kimg else f"Continue:  {resume} --kimg {2 * config.kimg:g}")
+    longer = f"--kimg {2 * config.kimg:g}"
+    if config.schedule and config.schedule.kimg <= config.kimg:  # else it would go on with the settings of its end
+        longer += f" --schedule-kimg {2 * config.kimg:g}"
+    lines.append(f"Resume:    {resume}" if kimg < config.kimg else f"Continue:  {resume} {longer}")
     return "\n".join(map(printable, lines))
 
 

@@ -89,7 +89,8 @@ def _changes(config: TrainConfig, options: dict[str, Any]) -> dict[str, Any]:
     for name, leader in (("d_lr", "lr"), ("r2_gamma", "gamma")):  # one that is named does not follow the other
         if leader in changes and name in options:
             changes[name] = options[name]
-    if fixed := sorted(changes.keys() - {*_EXECUTION, *_TRAINING, "mirror"}):
+    longer = ("schedule_kimg",) if config.schedule and options.get("schedule_kimg") else ()
+    if fixed := sorted(changes.keys() - {*_EXECUTION, *_TRAINING, "mirror", *longer}):
         names = ", ".join(map(option_name, fixed))
         hint = f"Remove {names}, or start a new run from a snapshot: sgan train --resume SNAPSHOT"
         raise MisuseError(f"{names} cannot be changed when a run is resumed.", hint=hint)
@@ -141,6 +142,7 @@ def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     if config.schedule:
         changes = {**changes, "schedule": _rescheduled(config, config.schedule, changes)}
         changes |= {"ema_kimg": config.ema_kimg} if config.schedule.ema_kimg is not None else {}
+        changes.pop("schedule_kimg", None)
     with named_options():
         new, group = dataclasses.replace(config, **changes), config.discriminator.batch_group
     if together:
@@ -160,8 +162,8 @@ def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
 
 def _rescheduled(config: TrainConfig, schedule: Schedule, changes: dict[str, Any]) -> Schedule:
     """The schedule of a run with changed settings: the moving average gets its new length at the end, and a probability
-    that the user sets is constant."""
-    ends: dict[str, Any] = {}
+    that the user sets is constant. A longer schedule goes back to where it would be now."""
+    ends: dict[str, Any] = {"kimg": changes.get("schedule_kimg", schedule.kimg)}
     if "ema_kimg" in changes and schedule.ema_kimg is not None:
         ends["ema_kimg"] = changes["ema_kimg"]
     if "aug_p" in changes or changes.get("aug", config.aug) != config.aug:
