@@ -20,7 +20,8 @@ RULE = (
     "all datasets."
 )
 FAMILIES_NOTE = (
-    "A small network of each family. Only the settings of StyleGAN2 were searched for. The learning rates of the "
+    "A small network of each family. Only the settings of StyleGAN2 and, in a few runs, those of StyleR3GAN were "
+    "searched for. The learning rates of the "
     "classics are three times the published ones, which were too slow, that of R3GAN is ten times the published one, "
     "without augmentation; other settings were set once. BigGAN has no classes here."
 )
