@@ -33,8 +33,8 @@ ABLATION_NOTE = (
     "The published figures of the StyleGANs are of networks hundreds of times as large, trained for days on "
     "photographs of 256 x 256 to 1024 x 1024 pixels. Only the order of the rows can be compared. Those of "
     "objectives are how many of 1,000 modes small networks find (more is better); ours are distances (less is "
-    "better). Path length (w, by LPIPS; lower is smoother), EQ-T and EQ-R (dB; higher is better) are of 1,000 "
-    "images."
+    "better). Path length (w, by LPIPS; lower is smoother), EQ-T and EQ-R (dB; higher is better) are of a quarter of "
+    "the images."
 )
 _FORMATS: dict[str, Callable[[float], str]] = {
     "frechet": lambda x: f"{x:.1f}",
@@ -142,17 +142,18 @@ def ablation_table(name: str, rows: Sequence[Row]) -> str:
     ablation, configurations = ABLATIONS[name], ABLATIONS[name].configurations
     figures = ("kimg", *DISTANCES, "diversity", *ablation.metrics)
     header = ("configuration", *ablation.columns, *(f"ours: {_TITLES.get(x, x)}" for x in figures), "note")
-    ours = grouped([row for row in rows if row["op"] in ABLATIONS], "data", "seconds")
+    measured = [row | {"num": row["images"][2]} for row in rows if row["op"] in ABLATIONS]
     wanted = [as_stored(row.run_settings) for row in configurations]
     parts = [f"### {ablation.title}"]
-    for (data, seconds), group in ours.items():
+    for (data, seconds, num), group in grouped(measured, "data", "seconds", "num").items():
         lines = []
         for row, settings in zip(configurations, wanted, strict=True):
             runs = [run for run in group if run["settings"] == settings]  # of this table or another one
             published = row.published or ("",) * len(ablation.columns)
             lines.append((row.name, *published, *(cell(runs, figure) for figure in figures), row.note))
         if any(run["settings"] in wanted for run in group):
-            parts.append(f"Ours: {seconds:g} seconds of one thread on {data}.\n\n{markdown(header, lines)}")
+            caption = f"Ours: {seconds:g} seconds of one thread on {data}, {num:,} generated images."
+            parts.append(f"{caption}\n\n{markdown(header, lines)}")
     return "\n\n".join(parts)
 
 

@@ -252,6 +252,7 @@ def rows_of(op, case, data, frechet, kernel=None):
         {
             **{"op": op, "case": case, "data": data, "seed": seed, "seconds": 9.0, "kimg": 1.0, "failed": []},
             "settings": {"cfg": "demo-stylegan2", **({} if case == "baseline" else {"lr": 0.1})},
+            "images": [4000, 1000, 2000],
             "figures": {"frechet": a, "kernel": b, "diversity": 1.0},
         }
         for seed, (a, b) in enumerate(zip(frechet, kernel or frechet))
@@ -303,7 +304,8 @@ def test_page_of_all_tables(load):
     page = tables.training_tables(rows)
     headings = [line for line in page.splitlines() if line.startswith("#")]
     assert headings[:4] == ["## Families", "## Recipes", "### Finals", "## Ablations"] and len(headings) == 5
-    assert "9 seconds of one thread on earth" in page and "Kaiser" in table_of(page)["D: simplified generator"][-1]
+    assert "9 seconds of one thread on earth, 2,000 generated images." in page
+    assert "Kaiser" in table_of(page)["D: simplified generator"][-1]
     assert not tables.training_tables([])
 
 
