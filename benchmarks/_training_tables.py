@@ -17,13 +17,14 @@ DISTANCES = ("frechet", "kernel")
 RULE = (
     "A variant is better than the baseline on a dataset if the means of both distances, over the same three seeds or "
     "more, are smaller by more than two standard errors of their difference. It becomes the default if it is better on "
-    "all datasets."
+    "all datasets; `demo` is an exception, see [the decision](#what-the-search-has-shown). In brackets is the number "
+    "of seeds, where it is not three."
 )
 FAMILIES_NOTE = (
-    "A small network of each family. Only the settings of StyleGAN2 and, in a few runs, those of StyleR3GAN were "
-    "searched for. The learning rates of the "
-    "classics are three times the published ones, which were too slow, that of R3GAN is ten times the published one, "
-    "without augmentation; other settings were set once. BigGAN has no classes here."
+    "A small network of each family. Only the settings of StyleGAN2 were searched for, and in a few runs those of "
+    "StyleR3GAN. The learning rates of the classics are three times the published ones, which were too slow, that of "
+    "R3GAN is ten times the published one, without augmentation; other settings were set once. BigGAN has no classes "
+    "here."
 )
 AVERAGES_NOTE = (
     "Fréchet distance of moving averages of the same runs, and in brackets its ratio to that of a tenth. The "
@@ -112,10 +113,16 @@ def finals_table(rows: Sequence[Row]) -> str:
         lines = []
         for case, runs in grouped(group, "case").items():
             by_data = {name: [row for row in runs if row["data"] == name] for name in names}
-            cells = (cell(by_data[name], figure) for name in names for figure in ("kimg", *DISTANCES))
+            cells = (x for name in names for x in final_cells(by_data[name]))
             lines.append((case[0], *cells, "" if case[0] == BASELINE else verdict(group, case[0], names)))
         parts.append(f"{seconds:g} seconds of one thread:\n\n{markdown(header, lines)}")
     return "\n\n".join(parts)
+
+
+def final_cells(runs: Sequence[Row]) -> tuple[str, str, str]:
+    """Thousands of images, and both distances, with the number of seeds where it is not three."""
+    kimg, frechet, kernel = (cell(runs, figure) for figure in ("kimg", *DISTANCES))
+    return kimg, f"{frechet} ({len(runs)})" if len(runs) not in (0, 3) else frechet, kernel
 
 
 def averages_table(rows: Sequence[Row]) -> str:

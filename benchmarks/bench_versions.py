@@ -39,8 +39,8 @@ clock = time.process_time if threads == 1 else time.perf_counter
 torch.set_num_threads(threads)
 keep_freed_memory()
 dataset = open_dataset(None, size=(32, 32))
-if cfg not in PRESETS:
-    cfg = {"demo-stylegan2": "demo"}[cfg]  # its old name
+if cfg == "demo-stylegan2" and cfg not in PRESETS:
+    cfg = "demo"  # its old name
 engine = make_engine(make_train_config(cfg, dataset.spec, precision="auto", kimg=1e9), dataset, "cpu")
 for _ in sys.stdin:
     start = clock()
@@ -55,7 +55,7 @@ engine.close()
 @click.option(
     "--before", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="Checkout."
 )
-@click.option("--cfg", default="demo-stylegan2", show_default=True, help="Preset that both versions have.")
+@click.option("--cfg", default="demo-stylegan2", show_default=True, help="Preset, of the same networks in both.")
 @click.option("--steps", default=16, show_default=True, help="Steps of one measurement: all phases run in 16.")
 @click.option("--threads", default=1, show_default=True, help="Number of threads of each version.")
 @benchmark

@@ -119,10 +119,8 @@ def measure(
 ) -> dict[str, float]:
     options = {**_NETWORKS, **_RUN, "loss": loss, "seed": seed, "kimg": kimg} | REMEDIES.get(remedy, {})
     options |= {"gamma": 0.0} if loss == "wgan" else {}
-    engine, start = (
-        make_engine(make_train_config("demo-stylegan2", dataset.spec, **options), dataset),
-        time.process_time(),
-    )
+    engine = make_engine(make_train_config("demo-stylegan2", dataset.spec, **options), dataset)
+    start = time.process_time()
     while engine.shown < kimg * 1000:
         engine.step()
     G = engine.recipe.ema.network

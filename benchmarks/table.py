@@ -52,8 +52,8 @@ NOTES = {
     "costs 2 %.",
     "Metrics": f"{NOTE} torch-fidelity is version 0.4.0, with the same images and weights.",
     "Synthesis": f"{NOTE} Freed memory is kept, as in `sgan`, unless the row says that the C library returned it.",
-    "Codes": "What a code of `sgan train --cfg demo-stylegan2 --info 8` says about an attribute that the model never "
-    "saw, and at most could. Ratio: over what shuffled codes seem to say.",
+    "Codes": "What a code of `sgan train --cfg demo-stylegan2 --info 8` (a preset called `demo` then) says about an "
+    "attribute that the model never saw, and at most could. Ratio: over what shuffled codes seem to say.",
     "Modes": "Two digits in one image, 16x16, after 10 kimg, means of two runs. Ratio: of the modes covered.",
     "Translation": "Ratio: the LPIPS (VGG16) of the alternative over ours, on held-out images.",
     "Guides": "Of each method, the share of images with both features. Ratio: its diversity or kernel distance over "

@@ -69,8 +69,7 @@ class PointPairs(click.ParamType):
 @click.option(
     "--layer",
     metavar="NAME",
-    help="Layer whose features move, such as b16.conv1 of StyleGAN2, see `sgan model info`. Default: by the size of "
-    "the image.",
+    help="Layer whose features move, by its name in `sgan model info`. Default: by the size of the image.",
 )
 @click.option(
     "--coarse",

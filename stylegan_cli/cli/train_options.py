@@ -102,8 +102,8 @@ learning_options = combine_options(
         "--schedule-kimg",
         type=FiniteRange(0),
         help="Time in kimg in which learning rate and gamma fall along a cosine, to a quarter and a tenth, or to what "
-        "the preset says; 0 keeps them, with the augmentation that the preset ends with. Default: from the preset; "
-        "most keep them.",
+        "the preset says; 0 keeps them, with the augmentation that the preset ends with. Of a resumed run: its new "
+        "length. Default: from the preset; most keep them.",
     ),
     click.option("--pl-weight", type=FiniteRange(0), help=f"Path-length regularization weight. {PRESET}"),
     click.option(

@@ -136,9 +136,10 @@ def _schedule(preset: Preset, options: dict[str, Any], ema_kimg: float) -> Sched
     kimg, given = options.pop("schedule_kimg", None), preset.schedule or _DEFAULT_SCHEDULE
     if kimg == 0 or (kimg is None and preset.schedule is None):
         return None
+    lasting = given.kimg == preset.kimg  # as long as the run, whatever its length
     return dataclasses.replace(
         given,
-        kimg=kimg or given.kimg,
+        kimg=kimg or (options.get("kimg", given.kimg) if lasting else given.kimg),
         ema_kimg=None if given.ema_kimg is None else ema_kimg,
         aug_p=given.aug_p if options.get("aug", preset.aug) == "fixed" and "aug_p" not in options else None,
     )

@@ -12,7 +12,9 @@ from typing import Any
 from .config import TrainConfig
 from .engine import Engine
 
-STEPS = 256  # in which the settings move, so that CUDA graphs, which contain them, are not captured again at every step
+# The settings move at intervals: CUDA graphs contain them, and are captured again.
+INTERVAL = 64  # training steps between two moves, or more
+MOVES = (16, 256)  # of a schedule, at least and at most
 
 
 def at(
@@ -30,6 +32,8 @@ class CosineSchedule:
     def __init__(self, config: TrainConfig):
         assert config.schedule is not None
         self.config, self.schedule = config, config.schedule
+        steps = config.schedule.kimg * 1000 / config.batch
+        self.moves = min(max(math.floor(steps / INTERVAL), MOVES[0]), MOVES[1])
         self._applied: tuple[Any, float] | None = None  # recipe, and t
 
     def is_due(self, shown: int) -> bool:
@@ -38,7 +42,7 @@ class CosineSchedule:
     def before_step(self, engine: Engine[Any]) -> None:
         """Apply the settings of this step, if they have changed."""
         passed = engine.shown / max(self.schedule.kimg * 1000, 1)
-        t = math.floor(min(passed, 1.0) * STEPS) / STEPS
+        t = math.floor(min(passed, 1.0) * self.moves) / self.moves
         if (engine.recipe, t) != self._applied:  # growing replaces the recipe
             self._apply(engine.recipe, t)
             engine.recapture()

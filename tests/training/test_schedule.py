@@ -76,6 +76,12 @@ def test_graphs_are_captured_again_only_when_settings_move(engine_of, monkeypatc
     assert len(calls) == 3  # of 256 in 20 million images
 
 
+@pytest.mark.parametrize(("kimg", "moves"), [(20_000.0, 256), (16.0, 62), (0.1, 16)])
+def test_settings_move_rarely_in_a_short_schedule(engine_of, kimg, moves):
+    """At intervals of 64 steps of 4 images, unless there are only few."""
+    assert engine_of(schedule_kimg=kimg).hooks["schedule"].moves == moves
+
+
 def test_a_rollback_and_a_schedule_act_together(engine_of):
     engine = engine_of()
     engine.clock.shown = 20_000_000
@@ -245,21 +251,44 @@ def test_a_resumed_run_continues_to_the_bit(dataset, tmp_path, cfg):
     assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_a_longer_schedule_of_a_resumed_run(dataset, tmp_path):
-    config = make_train_config("r3gan", dataset.spec, kimg=0.008, schedule_kimg=0.008, aug="noaug", **SMALL)
+def test_a_resumed_run_can_have_a_schedule_of_another_length(dataset, tmp_path):
+    """It goes on from where a run with this schedule would be, and says what to do next."""
+
+    config = make_train_config("r3gan", dataset.spec, kimg=0.008, schedule_kimg=0.008, **SMALL)
     train(config, tmp_path, "cpu", options=RunOptions(quiet=True))
     assert "--kimg 0.016 --schedule-kimg 0.016" in describe_next_steps(config, tmp_path)
-    options = {"kimg": 0.016, "schedule_kimg": 0.016}
-    plan = plan_resumed_run(tmp_path, options)
-    assert plan.config == dataclasses.replace(
-        config, kimg=0.016, schedule=dataclasses.replace(config.schedule, kimg=0.016)
-    )
+    plan = plan_resumed_run(tmp_path, {"kimg": 0.016, "schedule_kimg": 0.032, "ema_kimg": 2.0})
+    schedule = dataclasses.replace(config.schedule, kimg=0.032, ema_kimg=2.0)
+    assert plan.config == dataclasses.replace(config, kimg=0.016, schedule=schedule)
     train(plan.config, tmp_path, "cpu", plan.start, RunOptions(quiet=True))
+    lines = map(json.loads, (tmp_path / "stats.jsonl").read_text().splitlines())
+    *_, last = (line["lr"] for line in lines if "lr" in line)
+    assert last == pytest.approx(cosine(2e-4, 5e-5, 6 / 16), abs=1e-6)  # of the last step, after 12 of 32 images
+    assert "schedule-kimg" not in describe_next_steps(plan.config, tmp_path)
     (entry,) = json.loads((tmp_path / "config.json").read_text())["history"]
-    assert entry["changes"] == {"schedule.kimg": [0.008, 0.016]}
-    for other in (0.0, 0):
-        with pytest.raises(MisuseError, match="--schedule-kimg cannot be changed"):
-            plan_resumed_run(tmp_path, {"kimg": 0.032, "schedule_kimg": other})
+    assert entry["changes"] == {"schedule.kimg": [0.008, 0.032], "schedule.ema_kimg": [5000.0, 2.0]}
+    with pytest.raises(MisuseError, match="--schedule-kimg is 0.016, but the run is at 0.016 kimg already"):
+        plan_resumed_run(tmp_path, {"kimg": 0.032, "schedule_kimg": 0.016})
+    with pytest.raises(MisuseError, match="A schedule cannot be removed from a run"):
+        plan_resumed_run(tmp_path, {"kimg": 0.032, "schedule_kimg": 0.0})
+
+
+def test_a_run_without_a_schedule_does_not_get_one_when_it_is_resumed(dataset, tmp_path):
+    config = make_train_config("r3gan", dataset.spec, kimg=0.004, schedule_kimg=0.0, aug="noaug", **SMALL)
+    train(config, tmp_path, "cpu", options=RunOptions(quiet=True))
+    assert plan_resumed_run(tmp_path, {"kimg": 0.008, "schedule_kimg": 0.0}).config.schedule is None
+    with pytest.raises(MisuseError, match="A schedule cannot be added to a run"):
+        plan_resumed_run(tmp_path, {"kimg": 0.008, "schedule_kimg": 0.1})
+    with pytest.raises(MisuseError, match="--mixing-prob has no effect on R3GAN models"):
+        plan_resumed_run(tmp_path, {"kimg": 0.008, "mixing_prob": 0.5})
+
+
+def test_a_schedule_as_long_as_the_run_of_its_preset_follows_its_length(dataset):
+    def length(cfg, **options):
+        return make_train_config(cfg, dataset.spec, channel_base=128, channel_max=16, batch=4, **options).schedule.kimg
+
+    assert [length("demo"), length("demo", kimg=100.0), length("demo", kimg=100.0, schedule_kimg=50.0)] == [16, 100, 50]
+    assert length("r3gan", kimg=100.0) == 20_000
 
 
 @pytest.mark.parametrize(("batch", "batch_gpu", "passes"), [(8, 8, 128), (6, 3, 342), (256, 256, 16)])
@@ -267,7 +296,7 @@ def test_standing_statistics_are_those_of_enough_images(engine_of, monkeypatch, 
     """However few or many are normalized together."""
     monkeypatch.setattr(gan, "STANDING", STANDING)
     recipe = engine_of("dcgan", batch=batch, batch_gpu=batch_gpu, channel_base=16, channel_max=4).recipe
-    norm = next(module for module in recipe.ema.network.modules() if isinstance(module, BatchNorm))
+    norm = [module for module in recipe.ema.network.modules() if isinstance(module, BatchNorm)][-1]
     seen = []
     norm.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].double()))
     recipe.prepare_snapshot()

@@ -48,8 +48,9 @@ from .gan_objective import GanBatch, Objective
 from .gan_plan import check_freezed, folder_name
 from .gan_report import GanReport
 
-STANDING = 1024  # images at least whose statistics a snapshot of a network with batch normalization has
-PASSES = 16  # at least, in which they are generated
+# A snapshot of a network with batch normalization has the statistics of
+STANDING = 1024  # images or more, which are generated in
+PASSES = 16  # passes or more
 HELD_OUT = 64  # images at most, and a tenth of the dataset, that an encoder beside both networks does not see
 
 
@@ -152,7 +153,7 @@ class Gan(GrowingRecipe):
         G, config = cast(Generator, self.ema.network), self.config
         ranks, rank = distributed.world_size(), distributed.rank()
         images = self.batch_gpu * ranks  # of a pass
-        index = torch.arange(images * max(-(-STANDING // images), PASSES))
+        index = torch.arange(images * max(math.ceil(STANDING / images), PASSES))
         iterate_power(G)
         labels = counter.integers(config.seed, "standing.label", index, len(self.dataset))
 

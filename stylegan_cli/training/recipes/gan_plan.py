@@ -87,6 +87,7 @@ def plan_new_run(
         data, mirror, cond = _recorded_data(info, mirror, cond)
     if cfg and info:
         _refuse_other_family(info, cfg, str(resume))
+        refuse_unused_mixing(info.generator, options)  # `auto` can be of another family
     cfg = cfg or _default_preset(data, info)
     data = data and os.path.abspath(data)  # so that the run can be resumed from any folder
     if info and not cond:  # go on with the model's codes
@@ -218,7 +219,7 @@ def describe_next_steps(
         lines.append(f"Encode:    sgan encode IMAGE{option}")
     resume = f"sgan train --resume {quote(folder)}"
     longer = f"--kimg {2 * config.kimg:g}"
-    if config.schedule and config.schedule.kimg <= config.kimg:  # else it would go on with the settings of its end
+    if config.schedule and config.schedule.kimg == config.kimg:  # else it goes on with the settings of its end
         longer += f" --schedule-kimg {2 * config.kimg:g}"
     lines.append(f"Resume:    {resume}" if kimg < config.kimg else f"Continue:  {resume} {longer}")
     return "\n".join(map(printable, lines))
@@ -264,10 +265,9 @@ def _with_those_of_model(
     options: dict[str, Any], info: SnapshotInfo, cfg: str, device: str, data: DataSpec
 ) -> dict[str, Any]:
     """Add the options of a run that starts from a model."""
-    refuse_unused_mixing(info.generator, options)  # the preset can be of another family
     # A pretrained discriminator overfits sooner.
     options = {"ada_kimg": 100.0, "blur_sigma": 0.0} | {k: v for k, v in options.items() if v is not None}
-    if options.get("precision") == "auto":
+    if options.get("precision") == "auto":  # the preset can be of another family
         options["precision"] = fastest_precision(info.generator, device, data)
     if PRESETS[cfg].grow_from:
         level = level_of(info.generator.height, info.generator.width)  # half of it while it fades in

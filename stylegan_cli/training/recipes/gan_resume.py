@@ -20,12 +20,13 @@ from ..config import TrainConfig, read_config
 from ..folders import find_kept, read_newest_about, refuse_other_recipe
 from ..guides import check_files
 from ..losses import LOSSES
+from ..presets import refuse_unused_mixing
 from ..state_files import list_states
 from .gan_plan import Plan, named_options, option_name, refuse_idle_interval, refuse_unused_options
 
 _EXECUTION = ("kimg", "snap", "gpus", "batch_gpu")  # do not change what is learned
 _TRAINING = ("batch", "lr", "d_lr", "gamma", "r2_gamma", "gp_weight", "drift", "r1_interval", "pl_weight")
-_TRAINING += ("mixing_prob", "ema_kimg", "aug", "augpipe", "aug_p", "ada_target")
+_TRAINING += ("mixing_prob", "ema_kimg", "aug", "augpipe", "aug_p", "ada_target", "schedule_kimg")
 
 
 def plan_resumed_run(
@@ -53,7 +54,7 @@ def plan_resumed_run(
     config = dataclasses.replace(config, guides=guides)
     mirror = changes.pop("mirror", False)
     config = _redistributed(config, changes)
-    refuse_idle_interval(config, changes)
+    refuse_idle_interval(config, options)
     if mirror:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, mirror=True))
     dataset = _open_data(config, data, progress) if data else None
@@ -61,7 +62,11 @@ def plan_resumed_run(
         moved = dataset.spec.content_hash == config.data.content_hash
         spec = dataclasses.replace(config.data, path=dataset.spec.path) if moved else dataset.spec
         config = dataclasses.replace(config, data=spec)
-    if (kimg := about.get("kimg", 0)) >= config.kimg:
+    kimg = about.get("kimg", 0)
+    if (length := changes.get("schedule_kimg")) and length <= kimg:
+        message = f"--schedule-kimg is {length:g}, but the run is at {kimg:g} kimg already."
+        raise MisuseError(message, hint=f"Set a larger one, such as {max(config.kimg, 2 * kimg):g}.")
+    if kimg >= config.kimg:
         text = f"is complete at {kimg:g} kimg" if "kimg" not in changes else f"is at {kimg:g} kimg already"
         raise SganError(f"The run in {folder} {text}.", hint="Set a larger --kimg to continue.")
     return Plan(config, Path(config.resume) if config.resume else None, folder, dataset)
@@ -89,8 +94,10 @@ def _changes(config: TrainConfig, options: dict[str, Any]) -> dict[str, Any]:
     for name, leader in (("d_lr", "lr"), ("r2_gamma", "gamma")):  # one that is named does not follow the other
         if leader in changes and name in options:
             changes[name] = options[name]
-    longer = ("schedule_kimg",) if config.schedule and options.get("schedule_kimg") else ()
-    if fixed := sorted(changes.keys() - {*_EXECUTION, *_TRAINING, "mirror", *longer}):
+    if "schedule_kimg" in changes and not (config.schedule and changes["schedule_kimg"]):
+        what = "removed from" if config.schedule else "added to"
+        raise MisuseError(f"A schedule cannot be {what} a run that is resumed.", hint="Remove --schedule-kimg.")
+    if fixed := sorted(changes.keys() - {*_EXECUTION, *_TRAINING, "mirror"}):
         names = ", ".join(map(option_name, fixed))
         hint = f"Remove {names}, or start a new run from a snapshot: sgan train --resume SNAPSHOT"
         raise MisuseError(f"{names} cannot be changed when a run is resumed.", hint=hint)
@@ -103,6 +110,7 @@ def _changes(config: TrainConfig, options: dict[str, Any]) -> dict[str, Any]:
         raise MisuseError("--p cannot be changed with --aug ada, which adapts it.", hint="Remove --p.")
     fixed_p = {"aug_p": changes.get("aug_p", config.aug_p)} if aug == "fixed" else {}
     refuse_unused_options(config.cfg, {"loss": config.loss, "aug": aug, "cond": data.label, **changes, **fixed_p})
+    refuse_unused_mixing(config.generator, changes)
     return changes
 
 
@@ -162,7 +170,7 @@ def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
 
 def _rescheduled(config: TrainConfig, schedule: Schedule, changes: dict[str, Any]) -> Schedule:
     """The schedule of a run with changed settings: the moving average gets its new length at the end, and a probability
-    that the user sets is constant. A longer schedule goes back to where it would be now."""
+    that the user sets is constant. With another length, it goes on from where it would be now."""
     ends: dict[str, Any] = {"kimg": changes.get("schedule_kimg", schedule.kimg)}
     if "ema_kimg" in changes and schedule.ema_kimg is not None:
         ends["ema_kimg"] = changes["ema_kimg"]
