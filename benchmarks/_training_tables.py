@@ -218,7 +218,8 @@ def cell(runs: Sequence[Row], figure: str) -> str:
     """Mean and standard deviation over seeds."""
     if not runs:
         return ""
-    if not any(run["failed"] or figure == "kimg" or figure in run["figures"] for run in runs):
+    runs = [run for run in runs if run["failed"] or figure == "kimg" or figure in run["figures"]]
+    if not runs:
         return ""  # this network has no such figure
     found, show = values(runs, figure), _FORMATS.get(figure, lambda x: f"{x:.1f}")
     if len(found) < len(runs):

@@ -9,6 +9,8 @@ the same: ours are small networks after a few minutes. Path lengths need the wei
 
 from __future__ import annotations
 
+import dataclasses
+
 import click
 from _ablations import ABLATIONS
 from _datasets import DATASETS
@@ -29,7 +31,8 @@ def main(options: Options, tables: tuple[str, ...], data: str, seeds: int, secon
         for name in names:
             for row in ABLATIONS[name].configurations:
                 run = Run(name, row.name, row.cfg, data, seed, seconds, dict(row.settings), ABLATIONS[name].metrics)
-                runs.setdefault(f"{seed} {as_stored(row.run_settings)}", run)
+                first = runs.setdefault(key := f"{seed} {as_stored(row.run_settings)}", run)
+                runs[key] = dataclasses.replace(first, metrics=tuple(dict.fromkeys(first.metrics + run.metrics)))
     work_on([run for run in runs.values() if is_known(run)], options)
     print("\n\n".join(ablation_table(name, options.rows.all()) for name in names))
 

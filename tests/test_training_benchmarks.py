@@ -322,6 +322,24 @@ def test_committed_results_have_tables(load):
             assert f"\n| {line} | " in page
 
 
+def test_a_line_of_two_tables_is_trained_once_with_the_metrics_of_both(load, monkeypatch):
+    script, planned = load("measure_ablations"), []
+    monkeypatch.setattr(script, "work_on", lambda runs, options: planned.extend(runs))
+    assert CliRunner().invoke(script.main, ["--table", "stylegan", "--table", "stylegan2"]).exit_code == 0
+    names = {run.case: run.metrics for run in planned}
+    assert names["F: + mixing regularization"] == ("ppl",) and "A: StyleGAN" not in names
+    assert names["E: + noise"] == ()
+
+
+def test_rows_of_one_configuration_can_have_other_metrics(load):
+    tables = load("_training_tables")
+    settings = load("_ablations").ABLATIONS["stylegan2"].configurations[0].run_settings
+    rows = [row | {"settings": settings} for row in rows_of("stylegan2", "A: StyleGAN", "earth", [7, 9])]
+    rows[0]["figures"]["ppl"] = 3.0
+    cells = table_of(tables.ablation_table("stylegan2", rows))["A: StyleGAN"]
+    assert cells[6:7] + cells[9:10] == ["8.0 ± 1.4", "3.0"]
+
+
 def test_table_of_one_file(run, load, tmp_path):
     run("measure_families", f"--preset demo-stylegan2 --seeds 1 {SHORT}")
     result = CliRunner().invoke(load("table").main, [str(tmp_path / "results" / "rows.json")])
