@@ -182,6 +182,12 @@ def test_install_commands(command):
     assert command in README.read_text(encoding="utf-8").splitlines()
 
 
+def test_what_pages_include_of_the_readme_has_no_links_to_files():
+    """They lead from the top of the repository, not from docs/."""
+    parts = re.findall(r"\[start:(\w+)\] -->(.*?)<!-- --8<-- \[end:\1\]", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert parts and not [link for _, text in parts for link in re.findall(r"\]\((?!https?:)[^)]*\)", text)]
+
+
 def test_files_and_extras_of_other_commands_exist():
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
     wrong = []

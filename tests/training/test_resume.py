@@ -82,7 +82,7 @@ def test_the_default_preset_for_the_weights_of_a_model_is_of_its_family(rgb_set,
 
 
 @pytest.mark.parametrize(
-    "trained, fits", [("paper256", "demo-stylegan2"), ("style-r3gan", "demo"), ("demo-stylegan3", "demo-stylegan3")]
+    ("trained", "fits"), [("paper256", "demo-stylegan2"), ("style-r3gan", "demo"), ("demo-stylegan3", "demo-stylegan3")]
 )
 def test_for_the_bundled_images_it_is_the_small_one(rgb_set, tmp_path, trained, fits):
     bundled = open_dataset(None, size=(16, 16)).spec

@@ -253,7 +253,6 @@ def test_a_resumed_run_continues_to_the_bit(dataset, tmp_path, cfg):
 
 def test_a_resumed_run_can_have_a_schedule_of_another_length(dataset, tmp_path):
     """It goes on from where a run with this schedule would be, and says what to do next."""
-
     config = make_train_config("r3gan", dataset.spec, kimg=0.008, schedule_kimg=0.008, **SMALL)
     train(config, tmp_path, "cpu", options=RunOptions(quiet=True))
     assert "--kimg 0.016 --schedule-kimg 0.016" in describe_next_steps(config, tmp_path)
