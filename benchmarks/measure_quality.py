@@ -3,7 +3,7 @@
 python benchmarks/measure_quality.py --smaller old.safetensors --detector vgg16.ckpt
 python benchmarks/measure_quality.py --model runs/00000-critters-demo --num 2000
 
-Distances, precision and recall are of the features of EfficientNet-Lite0, against the 4,000 bundled drawings. Path
+Distances, precision and recall are of the features of EfficientNet-Lite0, against the 4,000 bundled images. Path
 lengths are of LPIPS with VGG16. The diversity of edges is the mean distance of pairs of images of which only the steps
 from pixel to pixel are left: it is low for images that are alike, and for blurred ones.
 """
@@ -68,7 +68,7 @@ def measure_model(G: Generator, reals: Dataset, num: int, detector: str | None) 
         values = list(compare_images(protocol, reals, fakes).values.values())
         figures = dict(zip((*DISTANCES, "precision", "recall"), values, strict=True))
         shares = [edge_diversity(d.images(range(min(EDGES, len(d))))) for d in (fakes, reals)]
-    figures["diversity of edges, of the drawings'"] = shares[0] / shares[1]
+    figures["diversity of edges, of the real images'"] = shares[0] / shares[1]
     lengths = resolve(["ppl"], num=num // 4, detector_file=detector)  # they need fewer images
     (figures["path length"],) = measure(lengths, G, None, torch.device("cpu")).values.values()
     return figures
