@@ -6,6 +6,7 @@ import reprlib
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,16 +19,17 @@ from stylegan_cli.errors import SganError
 from stylegan_cli.interop import conversion
 from stylegan_cli.ops import use
 from stylegan_cli.ops.dispatch import current_implementation
-from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.sampling.latents import latents_from_seeds
 from stylegan_cli.session import GenerateRequest, MixRequest, Session
 from stylegan_cli.session import model as session_model
 from stylegan_cli.snapshot import fingerprint, load_snapshot
 
+MODEL = Path(__file__).parent / "trained" / "model.safetensors"  # a StyleGAN2 of 32x32 pixels, trained on critters
+
 
 @pytest.fixture(scope="module")
 def session():
-    return stylegan_cli.open(PACKAGED_MODEL)
+    return stylegan_cli.open(MODEL)
 
 
 @pytest.fixture
@@ -138,7 +140,7 @@ def test_generating_imports_no_compiler(tmp_path):
         "import sys, torch, stylegan_cli\n"
         "from stylegan_cli.models.config import ImageConfig\n"
         "from stylegan_cli.models.registry import FAMILIES, build_generator\n"
-        f"session = stylegan_cli.open({str(PACKAGED_MODEL)!r})\n"
+        f"session = stylegan_cli.open({str(MODEL)!r})\n"
         f"session.generate(seeds=[1]).save({str(tmp_path)!r})\n"
         "with torch.device('meta'):\n"
         "    for family in FAMILIES.values():\n"
@@ -299,7 +301,7 @@ def test_noise_study(session, tiny_run, tmp_path):
     assert result.means == {"4": pytest.approx(result.std.mean().item())} and result.white == result.std.max()
     assert torch.equal(result.outputs[0].image, by_hand(session.G, [4])[0])
     with torch.no_grad():
-        quiet = stylegan_cli.open(PACKAGED_MODEL)
+        quiet = stylegan_cli.open(MODEL)
         for row in quiet.G.layers:
             if row.noise:
                 quiet.G.get_submodule(row.name).noise_strength.fill_(0.0)
@@ -444,11 +446,11 @@ def test_files_of_another_model_are_refused(session, class_run, tmp_path):
 
 def test_fingerprint_is_cached(cache, tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
-    path.write_bytes(PACKAGED_MODEL.read_bytes())
+    path.write_bytes(MODEL.read_bytes())
     hashed, real = [], session_model.fingerprint
     monkeypatch.setattr(session_model, "fingerprint", lambda G: hashed.append(1) or real(G))
     expected = Session(path).fingerprint
-    assert expected == fingerprint(load_snapshot(PACKAGED_MODEL).G) and len(hashed) == 1
+    assert expected == fingerprint(load_snapshot(MODEL).G) and len(hashed) == 1
     assert Session(path).fingerprint == expected and len(hashed) == 1, "the file is unchanged"
     (entry,) = (cache / "fingerprints").iterdir()
     entry.write_text("damaged")
@@ -463,11 +465,11 @@ def test_unwritable_cache(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "file"))
-    assert len(Session(PACKAGED_MODEL).fingerprint) == 16
+    assert len(Session(MODEL).fingerprint) == 16
 
 
 def test_fingerprint_follows_the_weights(cache, tmp_path):
-    session = Session(PACKAGED_MODEL)
+    session = Session(MODEL)
     of_file = session.fingerprint
     session.generate(seeds=[1]).save(tmp_path)
     assert session.fingerprint == of_file, "generating does not change it"
@@ -481,10 +483,10 @@ def test_fingerprint_follows_the_weights(cache, tmp_path):
         change()
         assert before != session.fingerprint == fingerprint(session.G)
     assert session.generate(seeds=[1]).metadata[0]["model"] == fingerprint(session.G)
-    assert Session(PACKAGED_MODEL).fingerprint == of_file, "the cache has the fingerprint of the file"
+    assert Session(MODEL).fingerprint == of_file, "the cache has the fingerprint of the file"
     session.generate(seeds=[1]).save(tmp_path, latents=True)
     with pytest.raises(SganError, match=of_file):
-        stylegan_cli.open(PACKAGED_MODEL).generate(from_w=tmp_path / "w.npz")
+        stylegan_cli.open(MODEL).generate(from_w=tmp_path / "w.npz")
 
 
 @pytest.mark.parametrize("opened", [stylegan_cli.open, stylegan_cli.load])
@@ -492,7 +494,7 @@ def test_open_url(cache, tmp_path, monkeypatch, opened):
     monkeypatch.setenv("SGAN_OFFLINE", "1")
     with pytest.raises(SganError, match="downloaded from https://example.org/x.pkl, but SGAN_OFFLINE is set"):
         opened("https://example.org/x.pkl")
-    monkeypatch.setattr(conversion, "fetch", lambda url, sha256, name: PACKAGED_MODEL)
+    monkeypatch.setattr(conversion, "fetch", lambda url, sha256, name: MODEL)
     assert opened("https://example.org/x.pkl") is not None
 
 
@@ -511,12 +513,12 @@ def test_kernels_are_checked_when_opening(monkeypatch, kernels, variable, messag
     if variable is not None:
         monkeypatch.setenv("SGAN_KERNELS", variable)
     with pytest.raises(SganError, match=message):
-        stylegan_cli.open(PACKAGED_MODEL, kernels=kernels)
+        stylegan_cli.open(MODEL, kernels=kernels)
 
 
 def test_empty_environment_variable(monkeypatch):
     monkeypatch.setenv("SGAN_KERNELS", "")
-    assert current_implementation() == "auto" and len(stylegan_cli.open(PACKAGED_MODEL).generate(seeds=[1]).images) == 1
+    assert current_implementation() == "auto" and len(stylegan_cli.open(MODEL).generate(seeds=[1]).images) == 1
 
 
 def test_open_missing_file(tmp_path):
@@ -531,7 +533,7 @@ def test_package_does_not_import_torch():
 
 def test_each_session_uses_its_kernels():
     """Also while two sessions generate in turn; the choice of the calling code is kept."""
-    one, other = (stylegan_cli.open(PACKAGED_MODEL, kernels=kernels) for kernels in ("reference", "composite"))
+    one, other = (stylegan_cli.open(MODEL, kernels=kernels) for kernels in ("reference", "composite"))
     seen = []
     for session in (one, other):
         session.G.get_submodule(session.G.layers[0].name).register_forward_pre_hook(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from stylegan_cli import load
 from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.snapshot import load_snapshot, read_info
 
+MODEL = Path(__file__).parents[1] / "trained" / "model.safetensors"  # a StyleGAN2 of 32x32 pixels, trained on critters
+
 
 def pixels(path):
     return np.asarray(Image.open(path)).astype(int)
@@ -20,9 +23,9 @@ def pixels(path):
 
 @pytest.fixture(scope="module")
 def foreign(sgan, tmp_path_factory):
-    """The bundled model in NVIDIA's format."""
+    """A small StyleGAN2 in NVIDIA's format."""
     path = tmp_path_factory.mktemp("foreign") / "critters.pkl"
-    assert sgan("convert", PACKAGED_MODEL, path, "--for", "ada", "-q").stdout == f"{path}\n"
+    assert sgan("convert", MODEL, path, "--for", "ada", "-q").stdout == f"{path}\n"
     return path
 
 
@@ -33,16 +36,16 @@ def generate(sgan, model, folder):
 
 def test_round_trip_keeps_the_weights(sgan, foreign, tmp_path):
     sgan("convert", foreign, tmp_path / "again.safetensors", "-q")
-    a, b = load_snapshot(PACKAGED_MODEL), load_snapshot(tmp_path / "again.safetensors")
+    a, b = load_snapshot(MODEL), load_snapshot(tmp_path / "again.safetensors")
     assert a.fingerprint == b.fingerprint and b.D is not None
     assert "critters.pkl" in b.info.origin and "SHA-256" in b.info.origin
 
 
 def test_converted_model_generates_the_same_images(sgan, foreign, tmp_path):
-    a, b = generate(sgan, PACKAGED_MODEL, tmp_path / "a"), generate(sgan, foreign, tmp_path / "b")
+    a, b = generate(sgan, MODEL, tmp_path / "a"), generate(sgan, foreign, tmp_path / "b")
     assert all(np.abs(x - y).max() <= 1 for x, y in zip(a, b, strict=True))
     z = torch.ones(1, 128)
-    assert torch.allclose(load(foreign)(z), load(PACKAGED_MODEL)(z), atol=1e-5)
+    assert torch.allclose(load(foreign)(z), load(MODEL)(z), atol=1e-5)
 
 
 def test_half_precision_without_discriminator(sgan, foreign, tmp_path):
@@ -75,7 +78,7 @@ def test_training_starts_from_a_checkpoint(sgan, foreign, tmp_path, monkeypatch)
         "32",
     ]
     folder = sgan("train", *line, "-q").stdout.strip()
-    assert read_info(f"{folder}/snapshot-000000.008.safetensors").generator == read_info(PACKAGED_MODEL).generator
+    assert read_info(f"{folder}/snapshot-000000.008.safetensors").generator == read_info(MODEL).generator
     assert len(list((tmp_path / "cache" / "conversions").glob("*.safetensors"))) == 1
 
 
@@ -94,7 +97,7 @@ def test_info(sgan, foreign):
     text = sgan("model", "info", foreign).stdout
     assert "inert" in text and "UNKNOWN" not in text and "functools.partial" in text
     assert "32x32 (height x width) RGB" in text and "StyleGAN2" in text and "channel base 768" in text
-    answer = json.loads(sgan("model", "info", PACKAGED_MODEL, "--json").stdout)
+    answer = json.loads(sgan("model", "info", MODEL, "--json").stdout)
     assert answer["names"] is None and answer["info"]["kimg"] == 140 and answer["parameters"]["G"] > 100_000
 
 
@@ -121,7 +124,7 @@ def test_info_lists_unknown_names_in_a_pickle(sgan, tmp_path):
 )
 def test_refused(sgan, tmp_path, monkeypatch, args, message):
     monkeypatch.chdir(tmp_path)
-    shutil.copy(PACKAGED_MODEL, "x.safetensors")
+    shutil.copy(MODEL, "x.safetensors")
     result = sgan("convert", *args, "-q", code=None)
     assert message in result.stderr and len(result.stderr.strip().splitlines()) <= 5
     assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]

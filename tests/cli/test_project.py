@@ -1,6 +1,7 @@
 """`sgan project` and `sgan attribute` end to end: files, use in other commands, errors."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from PIL import Image
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.data.images import read_metadata
 from stylegan_cli.inversion.projector import Projector
+
+MODEL = Path(__file__).parents[1] / "trained" / "model.safetensors"  # a StyleGAN2 of 32x32 pixels, trained on critters
 
 QUICK = ["--loss", "pixel", "--steps", "6", "-q"]
 
@@ -23,16 +26,16 @@ def names(folder):
 
 @pytest.fixture(scope="module")
 def images(sgan, tmp_path_factory):
-    """Two files with images from the bundled model."""
+    """Two files with images of a small StyleGAN2."""
     folder = tmp_path_factory.mktemp("images")
-    sgan("generate", "--runs", folder, "--seeds", "7,8", "--outdir", folder, "-q")
+    sgan("generate", "--model", MODEL, "--seeds", "7,8", "--outdir", folder, "-q")
     return [folder / "seed0007.png", folder / "seed0008.png"]
 
 
 @pytest.fixture
 def project(sgan, tmp_path):
     def run(*args, into="out", code=0, quick=QUICK):
-        return sgan("project", *args, "--runs", tmp_path, "--outdir", tmp_path / into, *quick, code=code)
+        return sgan("project", "--model", MODEL, *args, "--outdir", tmp_path / into, *quick, code=code)
 
     return run
 
@@ -63,16 +66,16 @@ def test_several_images_and_other_commands(sgan, project, images, tmp_path):
     a, b = out / "seed0007-projected.npz", out / "seed0008-projected.npz"
     with np.load(a) as f:
         assert not any(name.startswith("noise.") for name in f.files)
-    sgan("generate", "--runs", tmp_path, "--from-w", a, "--outdir", tmp_path / "again", "-q")
+    sgan("generate", "--model", MODEL, "--from-w", a, "--outdir", tmp_path / "again", "-q")
     assert np.abs(pixels(tmp_path / "again" / "w0000.png") - pixels(out / "seed0007-proj.png")).max() <= 1
-    sgan("mix", "--runs", tmp_path, "--rows", f"{a},3", "--cols", b, "--outdir", tmp_path / "mix", "-q")
+    sgan("mix", "--model", MODEL, "--rows", f"{a},3", "--cols", b, "--outdir", tmp_path / "mix", "-q")
     assert names(tmp_path / "mix") == ["mix.png", "mix0003-seed0008.png", "mixseed0007-seed0008.png"]
     all_styles = ["--styles", "0-7", "--outdir", tmp_path / "all", "-q"]
-    sgan("mix", "--runs", tmp_path, "--rows", a, "--cols", b, *all_styles)
+    sgan("mix", "--model", MODEL, "--rows", a, "--cols", b, *all_styles)
     assert np.abs(pixels(tmp_path / "all" / "mixseed0007-seed0008.png") - pixels(out / "seed0008-proj.png")).max() <= 1
-    sgan("mix", "--runs", tmp_path, "--rows", a, "--cols", b, "--blend", "0", *all_styles)
+    sgan("mix", "--model", MODEL, "--rows", a, "--cols", b, "--blend", "0", *all_styles)
     assert np.abs(pixels(tmp_path / "all" / "mixseed0007-seed0008.png") - pixels(out / "seed0007-proj.png")).max() <= 1
-    sgan("mix", "--runs", tmp_path, "--rows", a, "--cols", b, "--blend", "0.5", *all_styles)
+    sgan("mix", "--model", MODEL, "--rows", a, "--cols", b, "--blend", "0.5", *all_styles)
     half = pixels(tmp_path / "all" / "mixseed0007-seed0008.png")
     assert all(np.abs(half - pixels(out / f"seed000{i}-proj.png")).max() > 1 for i in (7, 8))
 
@@ -81,10 +84,10 @@ def test_tuned(sgan, project, images, tmp_path):
     project(*images, "--tune", "4")
     out = tmp_path / "out"
     mixed = ["--rows", out / "seed0007-projected.npz", "--cols", "3", "--outdir", tmp_path / "m"]
-    assert "tuned weights" in sgan("mix", "--runs", tmp_path, *mixed).stderr
+    assert "tuned weights" in sgan("mix", "--model", MODEL, *mixed).stderr
     assert read_metadata(tmp_path / "m" / "mix.png")["tuned"].startswith("tuned-")
     assert len(list(out.glob("tuned-*.safetensors"))) == 1
-    sgan("generate", "--runs", tmp_path, "--from-w", out / "seed0007-projected.npz", "--outdir", tmp_path / "g", "-q")
+    sgan("generate", "--model", MODEL, "--from-w", out / "seed0007-projected.npz", "--outdir", tmp_path / "g", "-q")
     assert np.abs(pixels(tmp_path / "g" / "w0000.png") - pixels(out / "seed0007-proj.png")).max() <= 2
     compare = Image.open(out / "compare.png")
     project(*images, into="plain")
@@ -136,7 +139,7 @@ def test_interrupt_keeps_the_best_result(project, images, tmp_path, monkeypatch)
     monkeypatch.setattr(Projector, "step", step)
     from stylegan_cli.cli import main
 
-    args = ["project", str(images[0]), "--runs", str(tmp_path), "--outdir", str(tmp_path / "out"), *QUICK]
+    args = ["project", str(images[0]), "--model", str(MODEL), "--outdir", str(tmp_path / "out"), *QUICK]
     with pytest.raises(SystemExit) as e:
         main(args)
     assert e.value.code == 130 and names(tmp_path / "out") == ["compare.png", "proj.png", "projected.npz"]
@@ -181,7 +184,7 @@ def test_padding(sgan, tmp_path, monkeypatch, command):
     monkeypatch.setattr(
         projection, "project", lambda G, targets, *rest: seen.append(targets) or real(G, targets, *rest)
     )
-    line = [command, tmp_path / "src" / "wide.png", "--crop", "pad", "--runs", tmp_path, "--outdir", tmp_path / "out"]
+    line = [command, tmp_path / "src" / "wide.png", "--crop", "pad", "--model", MODEL, "--outdir", tmp_path / "out"]
     line += ["--loss", "pixel", "--steps", "1", *(["--num", "8"] if command == "attribute" else [])]
     for pad in ((), ("--pad", "#20a0ff"), ("--pad", "blur")):
         sgan(*line, *pad, "-q")
@@ -197,13 +200,13 @@ def test_padding(sgan, tmp_path, monkeypatch, command):
 
 def test_unwritable_folder(sgan, images, tmp_path):
     (tmp_path / "file").write_text("x")
-    result = sgan("project", images[0], "--runs", tmp_path, "--outdir", tmp_path / "file", *QUICK, code=1)
+    result = sgan("project", images[0], "--model", MODEL, "--outdir", tmp_path / "file", *QUICK, code=1)
     assert "Cannot write" in result.stderr
 
 
 def test_inputs_are_not_overwritten(sgan, images, tmp_path):
     (tmp_path / "proj.png").write_bytes(images[0].read_bytes())
-    result = sgan("project", tmp_path / "proj.png", "--runs", tmp_path, "--outdir", tmp_path, *QUICK, code=1)
+    result = sgan("project", tmp_path / "proj.png", "--model", MODEL, "--outdir", tmp_path, *QUICK, code=1)
     assert "overwritten" in result.stderr and (tmp_path / "proj.png").read_bytes() == images[0].read_bytes()
 
 
@@ -224,7 +227,7 @@ def test_each_file_has_its_own_noise(sgan, project, images, tmp_path):
     project(*images)
     for name in ("seed0007", "seed0008"):
         file = tmp_path / "out" / f"{name}-projected.npz"
-        sgan("generate", "--runs", tmp_path, "--from-w", file, "--outdir", tmp_path / name, "-q")
+        sgan("generate", "--model", MODEL, "--from-w", file, "--outdir", tmp_path / name, "-q")
         again = pixels(tmp_path / name / "w0000.png")
         assert np.abs(again - pixels(tmp_path / "out" / f"{name}-proj.png")).max() <= 1
 
@@ -276,7 +279,7 @@ def attribute(sgan, tmp_path, monkeypatch):
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
 
     def run(*args, code=0, quiet=("-q",)):
-        more = ["--runs", tmp_path, "--outdir", tmp_path / "out", "--loss", "pixel", "--steps", "3", "--num", "8"]
+        more = ["--model", MODEL, "--outdir", tmp_path / "out", "--loss", "pixel", "--steps", "3", "--num", "8"]
         return sgan("attribute", *args, *more, *quiet, code=code)
 
     return run

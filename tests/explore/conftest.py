@@ -13,6 +13,8 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 
+MODEL = Path(__file__).parents[1] / "trained" / "model.safetensors"  # a StyleGAN2 of 32x32 pixels, trained on critters
+
 pytest.importorskip("starlette", reason="the extra 'web' is not installed")
 
 
@@ -101,7 +103,7 @@ def start_explorer():
 
 @pytest.fixture(scope="module")
 def explorer(tmp_path_factory):
-    """The bundled model's."""
-    found = _start(tmp_path_factory.mktemp("explorer"))
+    """Of a small StyleGAN2."""
+    found = _start(tmp_path_factory.mktemp("explorer"), "--model", MODEL)
     yield found
     found.stop()

@@ -64,6 +64,7 @@ def test_two_explorers_and_two_pages(start, tmp_path):
     (a,), _ = first.frames("/api/images", items=[1])
     (b,), _ = second.frames("/api/images", items=[1])
     assert np.array_equal(a, b)
+    assert first.post("/api/command", items=[1])["command"] == "sgan generate --seeds 1", "that of the bundled model"
     kept = [first.post("/api/keep", kind="image", items=[1])["item"] for _ in range(2)]
     assert len(set(kept)) == 2 and second.get("/api/items")["items"] == []
 

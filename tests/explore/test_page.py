@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+MODEL = Path(__file__).parents[1] / "trained" / "model.safetensors"  # as of the explorer
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not on the PATH")
@@ -290,7 +292,7 @@ def test_a_projection_can_be_canceled_and_stopped(person, explorer, tmp_path):
 
 
 def test_a_generated_image_restores_its_settings(person, explorer, sgan, tmp_path):
-    sgan("generate", "--seeds", 77, "--trunc", 0.6, "--outdir", tmp_path, "-q")
+    sgan("generate", "--model", MODEL, "--seeds", 77, "--trunc", 0.6, "--outdir", tmp_path, "-q")
     person.open("photo")
     person.page.set_input_files("input[type=file]", tmp_path / "seed0077.png")
     person.page.click("text=Restore seed and settings")

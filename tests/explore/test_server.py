@@ -6,10 +6,13 @@ import shlex
 import socket
 import time
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+MODEL = Path(__file__).parents[1] / "trained" / "model.safetensors"  # as of the explorer
 
 
 def pixels(path):
@@ -171,7 +174,8 @@ def test_a_photo_is_encoded_and_projected(explorer):
 
 
 def test_a_generated_image_is_restored(explorer, sgan):
-    sgan("generate", "--seeds", 21, "--trunc", 0.7, "--noise-mode", "none", "--outdir", explorer.folder / "g", "-q")
+    options = ["--seeds", 21, "--trunc", 0.7, "--noise-mode", "none", "--outdir", explorer.folder / "g", "-q"]
+    sgan("generate", "--model", MODEL, *options)
     content = (explorer.folder / "g" / "seed0021.png").read_bytes()
     restored = json.loads(explorer.request("POST", "/api/photo", content)[2])["restored"]
     assert restored["item"] == 21 and restored["trunc"] == 0.7 and restored["noise"] == "none"
@@ -182,7 +186,7 @@ def test_a_generated_image_is_restored(explorer, sgan):
 
 def test_an_edited_image_is_not_taken_for_its_seed(explorer, sgan, directions):
     options = ["--directions", explorer.out / directions, "--seeds", 3, "--outdir", explorer.folder / "e", "-q"]
-    sgan("edit", "apply", *options)
+    sgan("edit", "apply", "--model", MODEL, *options)
     content = (explorer.folder / "e" / "edit0003.png").read_bytes()
     assert json.loads(explorer.request("POST", "/api/photo", content)[2])["restored"] is None
 
@@ -245,9 +249,8 @@ def test_favorites_persist(explorer):
 
 
 def test_a_command_without_images(explorer):
-    assert explorer.post("/api/command", items=[4, 5, 9], trunc=0.5) == {
-        "command": "sgan generate --seeds 4-5,9 --trunc 0.5"
-    }
+    expected = shlex.join(["sgan", "generate", "--model", str(MODEL), "--seeds", "4-5,9", "--trunc", "0.5"])
+    assert explorer.post("/api/command", items=[4, 5, 9], trunc=0.5) == {"command": expected}
 
 
 def test_files_of_other_models_are_not_listed(explorer):
@@ -266,7 +269,7 @@ def test_a_large_photo_is_kept_reduced(explorer):
 
 
 def test_a_mask_of_a_large_model_fits(explorer):
-    """A million pixels in base64 are less than the limit; the bundled model refuses it for its own size."""
+    """A million pixels in base64 are less than the limit; this model refuses it for its own size."""
     drag = {"points": [[16, 12, 16, 7]], "job": "large", "item": 1, "mask": base64.b64encode(bytes(2**20)).decode()}
     assert "1024 bytes" in explorer.events("/api/drag", **drag)[0]["error"]
 

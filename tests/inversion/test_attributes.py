@@ -1,6 +1,7 @@
-"""Directions from labels: of a model with known attributes, and of the bundled model."""
+"""Directions from labels: of a model with known attributes, and of one of critters."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,10 +17,11 @@ from stylegan_cli.inversion.evaluate_directions import classify_latents, evaluat
 from stylegan_cli.inversion.seed_labels import SeedLabels
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
-from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.sampling import counter
 from stylegan_cli.snapshot import fingerprint, load_snapshot
 from stylegan_cli.training.recipes.classifier import train_classifier
+
+MODEL = Path(__file__).parents[1] / "trained" / "model.safetensors"  # a StyleGAN2 of 32x32 pixels, trained on critters
 
 
 def small_model():
@@ -162,11 +164,11 @@ def test_log_odds_near_certainty():
 
 @pytest.fixture(scope="module")
 def critters():
-    """The bundled model and dataset."""
-    return load_snapshot(PACKAGED_MODEL).G, open_dataset(None, size=(32, 32))
+    """A small StyleGAN2 and its dataset."""
+    return load_snapshot(MODEL).G, open_dataset(None, size=(32, 32))
 
 
-def test_directions_of_the_bundled_model(critters, monkeypatch):
+def test_directions_of_a_trained_model(critters, monkeypatch):
     """A small version of benchmarks/measure_editing.py: find directions with a classifier trained on half of the data;
     evaluate them with one trained on the other half, on 100 other seeds, against random directions of equal length."""
     G, dataset = critters

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ from stylegan_cli.inversion import attribution
 from stylegan_cli.inversion.attribution import Calibration, calibrate, calibration_key
 from stylegan_cli.inversion.histogram import histogram
 from stylegan_cli.inversion.projector import ProjectionOptions
-from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.snapshot import load_snapshot
+
+MODEL = Path(__file__).parents[1] / "trained" / "model.safetensors"  # a StyleGAN2 of 32x32 pixels, trained on critters
 
 
 def log_normal(mean, deviation, n=2000, seed=0):
@@ -69,7 +71,7 @@ def test_auc():
 
 @pytest.fixture
 def model():
-    return load_snapshot(PACKAGED_MODEL)
+    return load_snapshot(MODEL)
 
 
 @pytest.fixture

@@ -1,17 +1,20 @@
 """Pivotal tuning: smaller distances, an unchanged original model, and a small file of differences."""
 
+from pathlib import Path
+
 import torch
 
 from stylegan_cli.detectors.distances import PixelLoss
 from stylegan_cli.inversion.projector import ProjectionOptions, project
 from stylegan_cli.inversion.tuning import tune
-from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.sampling.tuned import apply_tuned, save_tuned
 from stylegan_cli.snapshot import fingerprint, load_snapshot
 
+MODEL = Path(__file__).parents[1] / "trained" / "model.safetensors"  # a StyleGAN2 of 32x32 pixels, trained on critters
+
 
 def test_tuning(tmp_path, monkeypatch):
-    G, loss = load_snapshot(PACKAGED_MODEL).G, PixelLoss()
+    G, loss = load_snapshot(MODEL).G, PixelLoss()
     torch.manual_seed(0)
     targets = torch.nn.functional.interpolate(torch.rand(2, 3, 4, 4) * 2 - 1, (32, 32), mode="nearest")
     projected = project(G, targets, loss, ProjectionOptions(steps=3, candidates=2))
@@ -49,7 +52,7 @@ def test_tuning(tmp_path, monkeypatch):
 
 def test_masked_pixels_do_not_affect_tuning():
     """Targets that differ only where the mask is black lead to the same weights; the loss has a squared error term."""
-    G, loss = load_snapshot(PACKAGED_MODEL).G, PixelLoss()
+    G, loss = load_snapshot(MODEL).G, PixelLoss()
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., :16] = 1
     pivot = project(G, torch.zeros(1, 3, 32, 32), loss, ProjectionOptions(steps=1, candidates=0), mask)

@@ -24,6 +24,8 @@ from stylegan_cli.ops import tensor_cores, use
 from stylegan_cli.sampling.generate import SamplingOptions, generate_images, map_seeds
 from stylegan_cli.sampling.latents import sample_noise
 
+MODEL = Path(__file__).parents[1] / "trained" / "model.safetensors"  # a StyleGAN2 of 32x32 pixels, trained on critters
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 toy = importlib.import_module("_toy_family")
 sys.path.pop(0)
@@ -180,9 +182,8 @@ def test_a_change_of_data_is_noticed_by_the_next_request(scale):
 
 def test_tuning_and_a_session_see_the_new_weights(tmp_path):
     import stylegan_cli
-    from stylegan_cli.runs import PACKAGED_MODEL
 
-    session = stylegan_cli.open(PACKAGED_MODEL)
+    session = stylegan_cli.open(MODEL)
     before = session.generate(seeds=[1, 2]).images
     session.G.synthesis.b32.torgb.bias.add_(0.2)
     after = session.generate(seeds=[1, 2]).images

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,16 +13,17 @@ import stylegan_cli
 from stylegan_cli.data.images import read_metadata
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion.annotations import recorded_options
-from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.sampling.latent_files import load_latent_file
 from stylegan_cli.session import DragRequest
+
+MODEL = Path(__file__).parents[1] / "trained" / "model.safetensors"  # a StyleGAN2 of 32x32 pixels, trained on critters
 
 POINTS = [(16.0, 12.0, 19.0, 12.0)]
 
 
 @pytest.fixture(scope="module")
 def session():
-    return stylegan_cli.open(PACKAGED_MODEL)
+    return stylegan_cli.open(MODEL)
 
 
 def states(drag, count=None):
