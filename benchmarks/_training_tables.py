@@ -22,20 +22,20 @@ RULE = (
 )
 FAMILIES_NOTE = (
     "A small network of each family. Only the settings of StyleGAN2 were searched for, and in a few runs those of "
-    "StyleR3GAN. The learning rates of the classics are three times the published ones, which were too slow, that of "
-    "R3GAN is ten times the published one, without augmentation; other settings were set once. BigGAN has no classes "
-    "here."
+    "StyleR3GAN. The learning rates of DCGAN, SNGAN, SAGAN and BigGAN are three times the published ones, which were "
+    "too slow, that of R3GAN is ten times the published one, without augmentation; other settings were set once. "
+    "BigGAN has no classes here."
 )
 AVERAGES_NOTE = (
     "Fréchet distance of moving averages of the same runs, and in brackets its ratio to that of a tenth. The "
     "half-life is a fraction of the images shown so far."
 )
 ABLATION_NOTE = (
-    "The published figures of the StyleGANs are of networks hundreds of times as large, trained for days on "
+    "The published figures of the StyleGANs are of networks 40 to 70 times as large, trained for days on "
     "photographs of 256 x 256 to 1024 x 1024 pixels. Only the order of the rows can be compared. Those of "
-    "objectives are how many of 1,000 modes small networks find (more is better); ours are distances (less is "
-    "better). Path length (w, by LPIPS; lower is smoother), EQ-T and EQ-R (dB; higher is better) are of a quarter of "
-    "the images."
+    "objectives are how many of 1,000 modes other networks find in another dataset (more is better); ours are "
+    "distances (less is better). Path length (w, by LPIPS; lower is smoother), EQ-T and EQ-R (dB; higher is better) "
+    "are of a quarter of the images."
 )
 _FORMATS: dict[str, Callable[[float], str]] = {
     "frechet": lambda x: f"{x:.1f}",

@@ -1,6 +1,7 @@
 """The ablations of the papers, trained for minutes at 32 x 32 pixels, beside the published figures.
 
-python benchmarks/measure_ablations.py --detector vgg16.ckpt --out benchmarks/results/training/2026-11-28-ablations.json
+python benchmarks/measure_ablations.py --seconds 240 --num 2000 --detector vgg16.ckpt \
+    --out benchmarks/results/training/2026-11-28-ablations.json
 python benchmarks/measure_ablations.py --table stylegan3 --only "T: " --seconds 60
 
 A published FID and our Fréchet distance have nothing in common but the order of the lines, and even that need not be

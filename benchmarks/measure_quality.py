@@ -1,11 +1,12 @@
-"""What the images of a model are worth, beside those of a smaller model, enlarged.
+"""The quality of a model's images, beside those of a smaller model enlarged to the same size.
 
 python benchmarks/measure_quality.py --smaller old.safetensors --detector vgg16.ckpt
 python benchmarks/measure_quality.py --model runs/00000-critters-demo --num 2000
 
-Distances, precision and recall are of the features of EfficientNet-Lite0, against the 4,000 bundled images. Path
-lengths are of LPIPS with VGG16. The diversity of edges is the mean distance of pairs of images of which only the steps
-from pixel to pixel are left: it is low for images that are alike, and for blurred ones.
+Distances, precision and recall are of the features of EfficientNet-Lite0, against the bundled images (with which the
+bundled model was trained, among others) or those of --data. Path lengths are of LPIPS with VGG16, for images of the
+model's own size. The diversity of edges is the mean distance of pairs of images of which only the differences between
+neighboring pixels are left: it is low for images that are alike, and for blurred ones.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from stylegan_cli.runs import find_model
 from stylegan_cli.sampling.latents import latents_from_seeds
 
 DISTANCES = {"Fréchet distance": "fid50k_full", "kernel distance": "kid50k_full"}
+HIGHER = ("precision", "recall", "diversity of edges, relative to real images")  # is better
 EDGES = 1000  # images whose edges are compared
 
 
@@ -68,7 +70,7 @@ def measure_model(G: Generator, reals: Dataset, num: int, detector: str | None) 
         values = list(compare_images(protocol, reals, fakes).values.values())
         figures = dict(zip((*DISTANCES, "precision", "recall"), values, strict=True))
         shares = [edge_diversity(d.images(range(min(EDGES, len(d))))) for d in (fakes, reals)]
-    figures["diversity of edges, of the real images'"] = shares[0] / shares[1]
+    figures["diversity of edges, relative to real images"] = shares[0] / shares[1]
     lengths = resolve(["ppl"], num=num // 4, detector_file=detector)  # they need fewer images
     (figures["path length"],) = measure(lengths, G, None, torch.device("cpu")).values.values()
     return figures
@@ -92,15 +94,19 @@ def edge_diversity(images: Tensor) -> float:  # uint8 [N, 3, H, W]
 
 
 def rows_of(figures: dict[str, dict[str, float]]) -> list[dict]:
-    """Rows of a results file, one per figure."""
+    """Rows of a results file, one per figure. Above 1, a ratio says that ours is better."""
     ours, others = figures["ours"], figures.get("enlarged", {})
+
+    def ratio(name: str) -> float:
+        return ours[name] / others[name] if name in HIGHER else others[name] / ours[name]
+
     return [
         {
             "op": "quality",
             "dtype": "float32",
             "case": f"{name}: {value:.3g}",
             "seconds": {},
-            "ratio": {f"enlarged: {others[name]:.3g}": others[name] / value} if name in others else {},
+            "ratio": {f"enlarged: {others[name]:.3g}": ratio(name)} if name in others else {},
             "figures": {name: value},
             "wrong": [],
             "failed": {},

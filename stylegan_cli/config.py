@@ -83,7 +83,8 @@ def nearest_sizes(
     height: int,
     width: int,
 ) -> list[tuple[int, int]]:
-    """The three sizes (height, width) closest to the given one that `base_size` accepts, closest first."""
+    """The three sizes (height, width) closest to the given one that `base_size` accepts, closest first; of the same
+    proportions if there are any."""
     sizes = set()
     for h0 in range(3, 17):
         for w0 in range(3, 17):
@@ -91,7 +92,8 @@ def nearest_sizes(
                 h, w = h0 << n, w0 << n
                 if _split(h, w) == n and h <= 2 * max(height, 8) and w <= 2 * max(width, 8):
                     sizes.add((h, w))
-    return sorted(sizes, key=lambda s: (abs(s[0] - height) + abs(s[1] - width), s))[:3]
+    similar = {(h, w) for h, w in sizes if h * width == w * height}
+    return sorted(similar or sizes, key=lambda s: (abs(s[0] - height) + abs(s[1] - width), s))[:3]
 
 
 def _split(height: int, width: int) -> int | None:

@@ -165,9 +165,9 @@ def _check_objective(config: TrainConfig) -> None:
         raise MisuseError(f"--loss {config.loss} uses R1 and R2, not the gradient penalty.", hint="Remove --gp.")
     if config.gp_weight > 0 and config.discriminator.uses_batch:
         raise MisuseError(
-            "--loss wgan wants the gradient at each image by itself to have norm 1, but an output depends on all images"
-            f" with batch normalization in the discriminator, as {config.generator.title} models have it (Gulrajani et "
-            "al. 2017, section 4).",
+            "--loss wgan penalizes the gradient at each image by itself, but the discriminator of "
+            f"{config.generator.title} has batch normalization, with which each output depends on the whole batch "
+            "(Gulrajani et al. 2017, section 4).",
             hint="Choose another --loss, or another --cfg.",
         )
     if config.loss == "wgan" and config.aug == "ada":

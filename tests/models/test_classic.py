@@ -64,6 +64,7 @@ def test_sizes_of_the_tables():
     assert channels(stl.discriminator) == {3: 512, 6: 256, 12: 128, 24: 64, 48: 32}
     big = config_of("biggan", 256, 10)
     assert list(channels(big.generator).values()) == [96 * n for n in (16, 16, 8, 8, 4, 2, 1)]
+    assert (big.generator.attention, big.discriminator.attention) == (128, 64)
     assert list(channels(big.discriminator).values())[:-1] == [96 * n for n in (16, 8, 8, 4, 2, 1)]
     assert channels(config_of("dcgan", 64).generator) == {4: 1024, 8: 512, 16: 256, 32: 128, 64: 64}
 

@@ -10,11 +10,11 @@ from ..presets import CLASSIC, HINGE, Preset
 _EMA_KIMG = 2 * 2.048 * math.log(0.5) / math.log(0.9999)
 
 
-def _networks(z_dim: int, attention: int) -> dict[str, Any]:
+def _networks(z_dim: int, g_attention: int, d_attention: int | None = None) -> dict[str, Any]:
     """Of 96 channels at the image's level, and twice as many at each below, up to 1536."""
-    shared = {"channel_max": 1536, "attention": attention}
-    d = shared | {"channel_base": 6144, "pooled_attention": True, "wide": True}
-    return {"z_dim": z_dim, "generator": shared | {"channel_base": 12288}, "discriminator": d}
+    g = {"channel_max": 1536, "attention": g_attention, "channel_base": 12288}
+    d = {"channel_max": 1536, "attention": g_attention if d_attention is None else d_attention, "channel_base": 6144}
+    return {"z_dim": z_dim, "generator": g, "discriminator": d | {"pooled_attention": True, "wide": True}}
 
 
 def _with_widths(networks: dict[str, Any], *multiples: int) -> dict[str, Any]:
@@ -36,7 +36,7 @@ PRESETS: dict[str, Preset] = {
             32: _networks(80, 16),
             64: _networks(100, 32),
             128: _networks(120, 64),
-            256: _with_widths(_networks(140, 64), 16, 16, 8, 8, 4, 2, 1),
+            256: _with_widths(_networks(140, 128, 64), 16, 16, 8, 8, 4, 2, 1),
             512: _with_widths(_networks(128, 64), 16, 16, 8, 8, 4, 2, 1, 1),
         },
     ),

@@ -66,7 +66,7 @@ class StackganConfig(StackConfig, ChainConfig):
     learns_in_turn: ClassVar[bool] = True
     uses_batch: ClassVar[bool] = True  # batch normalization
 
-    z_dim: int = 456  # of each half the condition's noise is a part: 128 + 100 numbers
+    z_dim: int = 456  # 228 for each stage: 128 for the condition, 100 of other noise
     channel_base: int = 6144
     blocks: int = 4  # residual blocks of the second stage
 

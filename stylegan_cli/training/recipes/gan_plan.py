@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ...config import base_size, check_size, level_of
 from ...data.dataset import BUNDLED, Dataset, DataSpec, open_dataset
@@ -154,13 +155,23 @@ def summarize_networks(
 ) -> str:
     """Return tables of both networks' layers, output sizes and parameter counts."""
     g, d = config.generator, config.discriminator
+    networks = [_of_zeros(build) for build in (lambda: build_generator(g), lambda: build_discriminator(d))]
     label = torch.zeros(1, g.c_dim) if g.c_dim else None
     image, condition = torch.zeros(1, d.channels, d.height, d.width), torch.zeros(1, d.c_dim) if d.c_dim else None
     tables = [
-        summarize("Generator", build_generator(g), torch.zeros(1, g.z_dim), label),
-        summarize("Discriminator", build_discriminator(d), image, condition),
+        summarize("Generator", networks[0], torch.zeros(1, g.z_dim), label),
+        summarize("Discriminator", networks[1], image, condition),
     ]
     return "\n\n".join(tables)
+
+
+def _of_zeros(build: Callable[[], nn.Module]) -> nn.Module:
+    """A network without initial weights, which take long for large ones."""
+    with torch.device("meta"):
+        network = build()
+    zeros = {name: torch.zeros_like(tensor, device="cpu") for name, tensor in network.state_dict().items()}
+    network.load_state_dict(zeros, assign=True)
+    return network
 
 
 def describe_run(
