@@ -84,7 +84,7 @@ def explorer(model: Path, folder: Path) -> Iterator[Page]:
 
 @click.command()
 @click.option(
-    "--sizes", default="32,256,1024", show_default=True, metavar="N,...", help="Sizes; 32: the bundled model."
+    "--sizes", default="64,256,1024", show_default=True, metavar="N,...", help="Sizes; 64: the bundled model."
 )
 @click.option("--frames", default=40, show_default=True, help="Frames of each size.")
 @click.option("--minutes", default=0.0, help="Length of the test of memory.")
@@ -96,7 +96,7 @@ def main(sizes: str, frames: int, minutes: float, out: Path | None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for size in map(int, sizes.split(",")):
-            path = PACKAGED_MODEL if size == 32 else random_model(folder, size)
+            path = PACKAGED_MODEL if size == 64 else random_model(folder, size)
             with explorer(path, folder) as page:
                 rows.append(measure_frames(page, path, size, frames if size < 512 else max(frames // 4, 5)))
         if minutes:

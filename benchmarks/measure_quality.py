@@ -33,7 +33,9 @@ from stylegan_cli.runs import find_model
 from stylegan_cli.sampling.latents import latents_from_seeds
 
 DISTANCES = {"Fréchet distance": "fid50k_full", "kernel distance": "kid50k_full"}
-HIGHER = ("precision", "recall", "diversity of edges, relative to real images")  # is better
+EDGE_DIVERSITY = "diversity of edges, relative to real images"
+HIGHER = ("precision", "recall", EDGE_DIVERSITY)  # is better
+OWN_SIZE = ("path length",)  # depends on the size, so that it is not compared with that of smaller images
 EDGES = 1000  # images whose edges are compared
 
 
@@ -70,7 +72,7 @@ def measure_model(G: Generator, reals: Dataset, num: int, detector: str | None) 
         values = list(compare_images(protocol, reals, fakes).values.values())
         figures = dict(zip((*DISTANCES, "precision", "recall"), values, strict=True))
         shares = [edge_diversity(d.images(range(min(EDGES, len(d))))) for d in (fakes, reals)]
-    figures["diversity of edges, relative to real images"] = shares[0] / shares[1]
+    figures[EDGE_DIVERSITY] = shares[0] / shares[1]
     lengths = resolve(["ppl"], num=num // 4, detector_file=detector)  # they need fewer images
     (figures["path length"],) = measure(lengths, G, None, torch.device("cpu")).values.values()
     return figures
@@ -106,7 +108,7 @@ def rows_of(figures: dict[str, dict[str, float]]) -> list[dict]:
             "dtype": "float32",
             "case": f"{name}: {value:.3g}",
             "seconds": {},
-            "ratio": {f"enlarged: {others[name]:.3g}": ratio(name)} if name in others else {},
+            "ratio": {f"enlarged: {others[name]:.3g}": ratio(name)} if name in others and name not in OWN_SIZE else {},
             "figures": {name: value},
             "wrong": [],
             "failed": {},

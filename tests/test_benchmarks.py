@@ -10,6 +10,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+import stylegan_cli
+
 MODEL = Path(__file__).parent / "trained" / "model.safetensors"  # a StyleGAN2 of 32x32 pixels, trained on critters
 
 
@@ -249,3 +251,27 @@ def test_droplets(load, tmp_path):
     assert "synthesis.b32.conv1" in result.output and (tmp_path / "sheet.png").is_file()
     (layers,) = json.loads((tmp_path / "sheet.json").read_text()).values()
     assert all(1 <= layer["median"] <= layer["largest"] for layer in layers.values())
+
+
+def test_quality_of_images(load):
+    """Distances are better when they are smaller, and blurred images have less diverse edges."""
+    quality = load("measure_quality")
+    sharp = torch.randint(256, (6, 3, 16, 16), dtype=torch.uint8)
+    blurred = torch.nn.functional.avg_pool2d(sharp.float(), 3, 1, 1).to(torch.uint8)
+    assert quality.edge_diversity(blurred) < 0.7 * quality.edge_diversity(sharp)
+    assert quality.edge_diversity(sharp[:1].expand(6, -1, -1, -1)) == 0
+    ours = {"Fréchet distance": 10.0, "recall": 0.5, "path length": 3.0}
+    rows = quality.rows_of({"ours": ours, "enlarged": {"Fréchet distance": 40.0, "recall": 0.25, "path length": 1.0}})
+    assert [row["ratio"] for row in rows] == [{"enlarged: 40": 4.0}, {"enlarged: 0.25": 2.0}, {}]
+
+
+@torch.inference_mode()
+def test_quality_of_a_smaller_model(load):
+    """Its images are enlarged, and those of the size of the dataset are as `sgan generate` writes them."""
+    quality, G = load("measure_quality"), stylegan_cli.load(MODEL)
+    images = quality.images(G, range(3), (32, 32))
+    assert torch.equal(images, stylegan_cli.open(MODEL).generate(seeds=[0, 1, 2], noise_mode="const").images)
+    enlarged = quality.images(G, range(3), (64, 64))
+    assert enlarged.shape == (3, 3, 64, 64)
+    reduced = torch.nn.functional.avg_pool2d(enlarged.float(), 2)
+    assert (reduced - images.float()).abs().mean() < 4

@@ -127,7 +127,9 @@ def test_labels_and_codes_of_the_discriminator():
         R3GANDiscriminatorConfig(16, 16, labels="dot")
     with pytest.raises(ValueError, match="images must be"):
         D.features(image[:, :, :8])
-    assert [tuple(x.shape[1:]) for x in D.features(image)] == [(8, 16, 16), (16, 8, 8), (24, 4, 4)]
+    colors, *levels = D.features(image)
+    assert [tuple(x.shape[1:]) for x in levels] == [(8, 16, 16), (16, 8, 8), (24, 4, 4)]
+    torch.testing.assert_close(colors, torch.einsum("oc,nchw->nohw", D.fromrgb.weight[:, :, 0, 0], image))
 
 
 def test_first_and_second_derivatives():

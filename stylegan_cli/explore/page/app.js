@@ -65,7 +65,7 @@ function showWholePixels(width) {
   const { style } = document.documentElement;
   const step = devicePixelRatio >= 2 && width % 2 === 0 ? width / 2 : width;
   style.setProperty("--pixels", `${step}px`);
-  style.setProperty("--tile", `${Math.ceil(90 / width) * width}px`);
+  style.setProperty("--tile", `${Math.ceil(90 / step) * step}px`);
 }
 
 const views = () => VIEWS.filter(([, , , fits]) => fits());

@@ -74,8 +74,9 @@ class R3GANDiscriminator(Discriminator):
     def features(
         self,
         image: Tensor,  # [N, channels, height, width] in [-1, 1]
-    ) -> list[Tensor]:  # [N, C, h, w] of each level
-        return list(self._blocks(image, None))
+    ) -> list[Tensor]:  # [N, C, h, w] of the colors, and of each level
+        self.check_image(image)
+        return [self.fromrgb(image), *self._blocks(image, None)]
 
     def _blocks(self, image: Tensor, dtype: torch.dtype | None) -> Iterator[Tensor]:
         self.check_image(image)
