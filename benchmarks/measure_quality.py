@@ -35,7 +35,7 @@ from stylegan_cli.sampling.latents import latents_from_seeds
 DISTANCES = {"Fréchet distance": "fid50k_full", "kernel distance": "kid50k_full"}
 EDGE_DIVERSITY = "diversity of edges, relative to real images"
 HIGHER = ("precision", "recall", EDGE_DIVERSITY)  # is better
-OWN_SIZE = ("path length",)  # depends on the size, so that it is not compared with that of smaller images
+OWN_SIZE = ("path length",)  # depends on the image size, so it is not compared with the smaller model's
 EDGES = 1000  # images whose edges are compared
 
 
@@ -83,7 +83,7 @@ def batches(num: int) -> list[range]:
 
 
 def images(G: Generator, seeds: range, size: tuple[int, int]) -> Tensor:  # uint8 [N, 3, H, W]
-    """Images of seeds at a size: enlarged by cubic interpolation where the model's are smaller."""
+    """Images of seeds at a size: resized by cubic interpolation where the model's have another."""
     x = to_rgb(G(latents_from_seeds(list(seeds), G.config.z_dim)))
     return to_uint8(x if x.shape[2:] == size else F.interpolate(x, size, mode="bicubic", antialias=True))
 
@@ -96,11 +96,14 @@ def edge_diversity(images: Tensor) -> float:  # uint8 [N, 3, H, W]
 
 
 def rows_of(figures: dict[str, dict[str, float]]) -> list[dict]:
-    """Rows of a results file, one per figure. Above 1, a ratio says that ours is better."""
+    """Rows of a results file, one per figure. Above 1, a ratio says that ours is better; with 0 there is none."""
     ours, others = figures["ours"], figures.get("enlarged", {})
 
-    def ratio(name: str) -> float:
-        return ours[name] / others[name] if name in HIGHER else others[name] / ours[name]
+    def ratio(name: str) -> dict[str, float]:
+        better, worse = (ours, others) if name in HIGHER else (others, ours)
+        if name in OWN_SIZE or name not in others or min(ours[name], others[name]) <= 0:
+            return {}
+        return {f"enlarged: {others[name]:.3g}": better[name] / worse[name]}
 
     return [
         {
@@ -108,7 +111,7 @@ def rows_of(figures: dict[str, dict[str, float]]) -> list[dict]:
             "dtype": "float32",
             "case": f"{name}: {value:.3g}",
             "seconds": {},
-            "ratio": {f"enlarged: {others[name]:.3g}": ratio(name)} if name in others and name not in OWN_SIZE else {},
+            "ratio": ratio(name),
             "figures": {name: value},
             "wrong": [],
             "failed": {},

@@ -49,8 +49,8 @@ KINDS = {
 }
 NOTE = "Ratio: the time of the alternative over ours, measured in the same run. Above 1, ours is faster."
 NOTES = {
-    "Quality": "10,000 images of the bundled model beside the bundled dataset. Ratio: to the same of a smaller model, "
-    "the StyleGAN2 of 32 x 32 pixels in `tests/trained`, its images enlarged. Above 1, ours is better.",
+    "Quality": "10,000 images of the bundled model beside the bundled dataset. Ratio: compared with a smaller "
+    "model, the StyleGAN2 of 32 x 32 pixels in `tests/trained`, whose images are enlarged. Above 1, ours is better.",
     "Projection": f"{NOTE} Passes alone are a lower bound, not an alternative: 0.98x means that all else in a step "
     "costs 2 %.",
     "Metrics": f"{NOTE} torch-fidelity is version 0.4.0, with the same images and weights.",

@@ -261,8 +261,12 @@ def test_quality_of_images(load):
     assert quality.edge_diversity(blurred) < 0.7 * quality.edge_diversity(sharp)
     assert quality.edge_diversity(sharp[:1].expand(6, -1, -1, -1)) == 0
     ours = {"Fréchet distance": 10.0, "recall": 0.5, "path length": 3.0}
-    rows = quality.rows_of({"ours": ours, "enlarged": {"Fréchet distance": 40.0, "recall": 0.25, "path length": 1.0}})
+    others = {"Fréchet distance": 40.0, "recall": 0.25, "path length": 1.0}
+    rows = quality.rows_of({"ours": ours, "enlarged": others})
     assert [row["ratio"] for row in rows] == [{"enlarged: 40": 4.0}, {"enlarged: 0.25": 2.0}, {}]
+    rows = quality.rows_of({"ours": ours, "enlarged": others | {"recall": 0.0}})
+    assert [row["ratio"] for row in rows] == [{"enlarged: 40": 4.0}, {}, {}]
+    assert [row["ratio"] for row in quality.rows_of({"ours": ours})] == [{}, {}, {}]
 
 
 @torch.inference_mode()

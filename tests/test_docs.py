@@ -445,7 +445,7 @@ def test_every_shape_of_command_runs(tmp_path, monkeypatch):
     write_people("people.zip")
     write_annotated(Path("masks"), 2)
     shutil.copy("masks/0.mask.png", "mask.png")
-    Image.new("1", (32, 32), 1).save("mouth.png")
+    Image.new("1", (64, 64), 1).save("mouth.png")
     rows = "".join(f"{seed},{'yes' if seed % 2 else 'no'}\n" for seed in range(64))
     Path("labels.csv").write_text(f"seed,smile\n{rows}")
     model = load_snapshot(PACKAGED_MODEL)

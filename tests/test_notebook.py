@@ -19,7 +19,7 @@ def test_script_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
     runpy.run_path(str(TOUR))
     output = capsys.readouterr().out
-    assert "torch.Size([3, 3, 32, 32])" in output and "steps" in output and "done" in output
+    assert "torch.Size([3, 3, 64, 64])" in output and "steps" in output and "done" in output
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*") if "cache" not in path.parts}
     images = {f"images/seed000{i}.png" for i in (1, 2, 3)}
     assert (
@@ -63,7 +63,7 @@ def test_results_show_their_images(executed):
     (png,) = shown(executed("session.generate(seeds=range(6))"), "image/png")
     assert size_of(png) == (2 * 64, 3 * 64)
     (png,) = shown(executed("next(iter(session.generate(seeds=[1])))"), "image/png")
-    assert size_of(png) == (32, 32)
+    assert size_of(png) == (64, 64)
     assert shown(executed("session.mix(rows=[1], cols=[2, 3])"), "image/png")
     project = "session.project(images=['images/seed0005.png'], loss='pixel', steps=3, candidates=2)"
     assert shown(executed(project), "image/png")
@@ -83,7 +83,7 @@ def test_a_video_plays(executed):
 
 def test_a_session_shows_its_model(executed):
     (text,) = shown(executed("session"), "text/html")
-    assert "critters.safetensors" in text and "StyleGAN2" in text
+    assert "critters.safetensors" in text and "StyleR3GAN" in text
     assert size_of(re.search('data:image/png;base64,([^"]+)', text)[1]) == (4 * 64, 2 * 64)
 
 

@@ -57,6 +57,7 @@ def test_wheel_is_complete(dist):
     with zipfile.ZipFile(path) as wheel:
         names = set(wheel.namelist())
     assert expected_files() <= names
+    assert path.stat().st_size <= 12e6
     assert not {n for n in names if n.startswith(("tests/", "csrc/", "benchmarks/")) or n.endswith(".pyc")}
 
 

@@ -111,8 +111,8 @@ def drag_command(
 
     \b
     Examples:
-      sgan edit drag --seed 3 --points "10,16:7,16;22,16:25,16"
-      sgan edit drag --latents out/projected.npz --points 16,20:16,24 --mask mouth.png --video drag.webp
+      sgan edit drag --seed 49 --points "25,15:25,8;38,15:38,8"
+      sgan edit drag --latents out/projected.npz --points 32,40:32,48 --mask mouth.png --video drag.webp
     """
     from ..data.video import check_video
     from ..session.drag import VIDEO_RATE, output_files

@@ -67,7 +67,7 @@ def command() -> None:
       sgan edit find
       sgan edit show
       sgan edit apply --direction 3 --strength 2
-      sgan edit drag --seed 3 --points 16,12:20,12
+      sgan edit drag --seed 10 --points 32,14:32,20
     """
 
 

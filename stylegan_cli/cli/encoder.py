@@ -144,7 +144,7 @@ def fit_command(**options: Any) -> None:
 
     The encoder learns to predict latents from which the model reproduces real images, and the known latents of
     generated images. Nothing is downloaded. Without options, this fits an encoder to the newest or the bundled model;
-    for 32x32 pixels that takes minutes on two CPU cores.
+    on two CPU cores that takes minutes for 32x32 pixels, and about half an hour for 64x64.
 
     Writes a run folder such as runs/00001-faces-encoder with snapshots (encoders for `sgan encode`),
     reconstructions-KIMG.png (images that the encoder has not seen, each beside its reconstruction), training states,

@@ -35,7 +35,7 @@ from ..sampling.latents import sample_noise
 from .linear import auc
 from .projector import ProjectionOptions, batch_size, project
 
-_PROTOCOL = 2  # increased when the same settings lead to other distances
+_PROTOCOL = 3  # increased when the same settings lead to other distances
 _MIN_IMAGES = 8  # of each kind
 
 

@@ -63,7 +63,7 @@ async function start() {
 // Sizes of images on the page are such that all their pixels have the same size.
 function showWholePixels(width) {
   const { style } = document.documentElement;
-  const step = devicePixelRatio >= 2 && width % 2 === 0 ? width / 2 : width;
+  const step = Number.isInteger(devicePixelRatio) ? width / devicePixelRatio : width;
   style.setProperty("--pixels", `${step}px`);
   style.setProperty("--tile", `${Math.ceil(90 / step) * step}px`);
 }

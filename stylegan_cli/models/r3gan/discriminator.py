@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ...layers import PlainConv2d, PlainLinear
 from ...layers.initial import normal
@@ -74,9 +75,10 @@ class R3GANDiscriminator(Discriminator):
     def features(
         self,
         image: Tensor,  # [N, channels, height, width] in [-1, 1]
-    ) -> list[Tensor]:  # [N, C, h, w] of the colors, and of each level
+    ) -> list[Tensor]:  # [N, C, h, w]: the colors, then each level
         self.check_image(image)
-        return [self.fromrgb(image), *self._blocks(image, None)]
+        # The levels say little about colors. Distances are relative to the features, which a constant keeps from 0.
+        return [F.pad(image, (0, 0, 0, 0, 0, 1), value=0.5), *self._blocks(image, None)]
 
     def _blocks(self, image: Tensor, dtype: torch.dtype | None) -> Iterator[Tensor]:
         self.check_image(image)
