@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from stylegan_cli.detectors.distances import FeatureLoss
 from stylegan_cli.errors import SganError
 from stylegan_cli.models.r3gan.config import R3GANConfig, R3GANDiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
@@ -130,6 +131,14 @@ def test_labels_and_codes_of_the_discriminator():
     colors, *levels = D.features(image)
     assert [tuple(x.shape[1:]) for x in levels] == [(8, 16, 16), (16, 8, 8), (24, 4, 4)]
     assert torch.equal(colors[:, :3], image) and (colors[:, 3] == 0.5).all()
+
+
+def test_colors_count_in_distances_and_gray_does_not_divide_by_zero():
+    _, D = make()
+    gray = torch.zeros(1, 3, 16, 16, dtype=torch.float64)
+    for target in (gray, gray + 0.7):
+        (a, *_), (b, *_) = D.features(target + 0.1), D.features(target)
+        assert 0.01 < FeatureLoss(lambda x: [x]).distance([a], [b]).item() < 0.2
 
 
 def test_first_and_second_derivatives():
