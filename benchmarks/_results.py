@@ -74,10 +74,10 @@ def _processor() -> str:
 
 
 def command_line(arguments: list[str]) -> str:
-    """The command as typed, without --out, and with only the name of the peer's folder."""
+    """The command as typed, without the files that it writes, and with only the names of those that it reads."""
     kept, previous = [], ""
     for argument in arguments[1:]:
-        if "--out" not in (previous, argument) and not argument.startswith("--out="):
-            kept.append(Path(argument).name if previous == "--peer" else argument)
+        if not {"--out", "--save"} & {previous, argument} and not argument.startswith("--out="):
+            kept.append(Path(argument).name if previous in ("--peer", "--data") else argument)
         previous = argument
     return shlex.join(["python", f"benchmarks/{Path(arguments[0]).name}", *kept])

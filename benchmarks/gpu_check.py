@@ -1,13 +1,15 @@
-"""Everything that needs a GPU, in three calls of less than nine minutes each.
+"""Everything that needs a GPU, in four calls of less than nine minutes each.
 
 python benchmarks/gpu_check.py a --out gpu_check --peer ../stylegan3     (correctness, synthesis, profiles)
 python benchmarks/gpu_check.py b --out gpu_check --peer ../stylegan3     (training, ops and layers)
 python benchmarks/gpu_check.py c --out gpu_check --peer ../stylegan3     (compute-sanitizer, torch.compile, the rest)
+python benchmarks/gpu_check.py d --out gpu_check --data critters10k.zip   (the same losses as on the CPU, a model)
 
 Runs from the checkout; nothing needs to be installed besides PyTorch, a CUDA toolkit and what stylegan_cli imports. The
 parts of a call run in the order of their importance. Each has a deadline, extended by what earlier ones saved; the next
 runs even if one fails. Results are written as they come: measurements to a.json (copies can go to benchmarks/results/),
-other facts to a-parts.json, the output of everything to a.log. Exit code 1 if a part failed.
+other facts to a-parts.json, the output of everything to a.log, what d trains to d-model.safetensors. Exit
+code 1 if a part failed.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ TENSOR = "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active"
 class Part:
     name: str
     commands: list[list[str]]  # run in order
-    limit: float  # seconds, for all commands
+    limit: float  # seconds, for all commands; what it gets in the end takes the place of the word SECONDS
     environment: dict[str, str] = field(default_factory=dict)
     success: tuple[int, ...] = (0,)  # exit codes
 
@@ -55,6 +57,7 @@ class Commands:
     call: str
     peer: str | None
     tiny: bool
+    data: str | None = None  # dataset of the model
 
     def bench(self, name: str, limit: float, *options: str) -> list[str]:
         """A benchmark that starts nothing new after most of its time."""
@@ -82,10 +85,22 @@ class Commands:
         launches = self.part("launches", *(["--scale", "16"] if self.tiny else []))
         return [[*NCU, *metrics, "--log-file", str(path), *launches], self.part("counters", str(path))]
 
+    def equal(self) -> list[str]:
+        out = ["--device", self.device, "--out", str(self.out / f"{self.call}-parts.json")]
+        return [*PYTHON, str(HERE / "gpu_equal.py"), *out, *(["--steps", "2", "--only", "GAN2"] if self.tiny else [])]
+
+    def model(self) -> list[str]:
+        out = ["--out", str(self.out / f"{self.call}-parts.json"), "--save", str(self.out / f"{self.call}-model")]
+        data = ["--data", self.data] if self.data else []
+        length = ["--warm-up", "0.1", "--most", "0.1"] if self.tiny else []
+        command = [*PYTHON, str(HERE / "gpu_model.py"), "--device", self.device, "--seconds", SECONDS]
+        return [*command, *length, *data, *out]
+
     def tests(self, *options: str) -> list[str]:
         return [*PYTHON, *TESTS, *options]
 
 
+SECONDS = "SECONDS"
 WITH_PEER = ("ops", "synthesis", "train_step", "trainer", "filtered_lrelu")
 TINY = {
     "ops": "--size 16 --batch 2 --channel-max 8",
@@ -154,7 +169,15 @@ def parts_of_c(make: Commands) -> list[Part]:
     ]
 
 
-CALLS = {"a": parts_of_a, "b": parts_of_b, "c": parts_of_c}
+def parts_of_d(make: Commands) -> list[Part]:
+    return [
+        Part("build", [make.build()], 90),
+        Part("equal", [make.equal()], 120),
+        Part("model", [make.model()], 320),
+    ]
+
+
+CALLS = {"a": parts_of_a, "b": parts_of_b, "c": parts_of_c, "d": parts_of_d}
 
 
 def run(part: Part, limit: float, log_path: Path) -> str:
@@ -168,7 +191,8 @@ def run(part: Part, limit: float, log_path: Path) -> str:
             log.write(f"\n+ {' '.join(command)}\n")
             log.flush()
             start = log.tell()
-            code = _wait([program, *command[1:]], os.environ | part.environment, log, deadline - time.monotonic())
+            words = [f"{limit - 10:.0f}" if word == SECONDS else word for word in command[1:]]
+            code = _wait([program, *words], os.environ | part.environment, log, deadline - time.monotonic())
         if code is None:
             return f"FAILED: stopped after {limit:.0f} s"
         with open(log_path, errors="replace") as log:
@@ -209,12 +233,13 @@ def _wait(command: list[str], environment: dict[str, str], log, seconds: float) 
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("gpu_check"), show_default=True)
 @click.option("--device", default="cuda", show_default=True, help="'cpu' only tests that the benchmarks run.")
 @click.option("--peer", help="Checkout of stylegan3 or stylegan2-ada-pytorch to measure in the same run.")
+@click.option("--data", help="Dataset that d trains a model on. Default: the bundled one.")
 @click.option("--only", help="Names of the parts to run, with commas.")
 @click.option("--tiny", is_flag=True, help="Small shapes, to test that everything runs.")
-def main(call: str, out: Path, device: str, peer: str | None, only: str | None, tiny: bool) -> None:
+def main(call: str, out: Path, device: str, peer: str | None, data: str | None, only: str | None, tiny: bool) -> None:
     sys.path.insert(0, str(HERE.parent))
     out.mkdir(parents=True, exist_ok=True)
-    parts = CALLS[call](Commands(device, out.resolve(), call, peer, tiny))
+    parts = CALLS[call](Commands(device, out.resolve(), call, peer, tiny, data))
     parts = [part for part in parts if not only or part.name in only.split(",")]
     (out / f"{call}.log").write_text("")
     with tempfile.TemporaryDirectory(prefix="sgan-") as cache:

@@ -1,4 +1,4 @@
-"""The three calls for a machine with a GPU run to their end, with CUDA mocked: no call dies of a mistake in Python.
+"""The four calls for a machine with a GPU run to their end, with CUDA mocked: no call dies of a mistake in Python.
 
 The kernels are emulated. What PyTorch would do on a GPU is replaced by functions with its signatures.
 """
@@ -27,6 +27,13 @@ OPS = {  # of the rows that each call measures
     "a": {"synthesis"},
     "b": {"train_step", "trainer", "bias_act", "upfirdn2d", "add_skip", "modulated_conv2d"},
     "c": {"synthesis", "filtered_lrelu", "project", "features"},
+    "d": set(),
+}
+PARTS = {
+    "a": ["build", "check", "profile", "counters", "counters"],
+    "b": ["build"],
+    "c": ["build"],
+    "d": ["build", "equal", "train", "encoder"],
 }
 
 
@@ -100,7 +107,7 @@ def cuda(load, monkeypatch):
     if reason := harness.missing():
         pytest.skip(reason)
     torch.ops.load_library(str(harness.build_library()))
-    for name in ("_results", "_harness", "gpu_parts"):
+    for name in ("_results", "_harness", "gpu_parts", "gpu_equal"):
         monkeypatch.setattr(load(name), "is_cuda", lambda device: True)
     limits = {"copy_gbs": 1.0} | {f"matmul_tflops_{name}": 1.0 for name in ("float16", "bfloat16", "float32")}
     monkeypatch.setattr(load("_harness"), "ceilings", lambda device: limits)
@@ -159,16 +166,17 @@ def test_every_part_runs(load, cuda, monkeypatch, tmp_path, call):
             continue
         if "counters" in command:
             Path(command[-1]).write_text(NCU)
-        module, arguments = python_of(command)
+        module, arguments = python_of(["60" if word == check.SECONDS else word for word in command])
         monkeypatch.setattr(sys, "argv", [f"{module}.py", *arguments])
         result = CliRunner().invoke(load(module).main, arguments)
         assert result.exit_code == 0, f"{name}: {result.output}"
-    rows = [row for entry in json.loads((tmp_path / f"{call}.json").read_text()) for row in entry["rows"]]
+    rows = [
+        row for path in tmp_path.glob(f"{call}.json") for entry in json.loads(path.read_text()) for row in entry["rows"]
+    ]
     assert {row["op"] for row in rows} == OPS[call]
     assert not [row for row in rows if "ours" not in row or row["failed"]]
     parts = tmp_path / f"{call}-parts.json"
-    facts = [entry["part"] for entry in json.loads(parts.read_text())]
-    assert facts == (["build", "check", "profile", "counters", "counters"] if call == "a" else ["build"])
+    assert [entry["part"] for entry in json.loads(parts.read_text())] == PARTS[call]
 
 
 def test_counters_of_ncu(load):
@@ -187,7 +195,9 @@ def test_limits_of_the_parts_fit_into_a_call(load, tmp_path, call):
     parts = check.CALLS[call](check.Commands("cuda", tmp_path, call, "../stylegan3", False))
     assert sum(part.limit for part in parts) <= check.LIMIT <= 540
     for part in parts:
-        seconds = [float(c[c.index("--seconds") + 1]) for c in part.commands if "--seconds" in c]
+        seconds = [
+            float(c[c.index("--seconds") + 1]) for c in part.commands if "--seconds" in c and check.SECONDS not in c
+        ]
         assert sum(seconds) <= 0.76 * part.limit, part.name
 
 
@@ -205,6 +215,8 @@ def test_sanitizers_get_every_kernel(load, tmp_path):
 def test_parts_that_fail_or_hang(load, tmp_path):
     check, log = load("gpu_check"), tmp_path / "log"
     assert check.run(check.Part("good", [["true"], ["true"]], 5), 5, log) == "passed"
+    informed = ["sh", "-c", 'test "$0" = 90', check.SECONDS]  # less what it needs to end
+    assert check.run(check.Part("limited", [informed], 5), 100, log) == "passed"
     assert check.run(check.Part("bad", [["false"], ["true"]], 5), 5, log) == "FAILED with exit code 1"
     assert check.run(check.Part("slow", [["sleep", "60"]], 5), 0.2, log).startswith("FAILED: stopped")
     assert check.run(check.Part("absent", [["no-such-tool"]], 5), 5, log).startswith("skipped")
@@ -237,6 +249,50 @@ def test_a_call_from_the_checkout_alone(tmp_path):
     assert (
         entry["rows"][0]["ours"] > 0 and "passed" in done.stdout and "bench_trainer" in (tmp_path / "b.log").read_text()
     )
+
+
+@pytest.fixture
+def equal(load, monkeypatch):
+    """Two steps of StyleGAN2 on both sides: equal() -> exit code, output. The other side has the reference's ops."""
+
+    def run(*arguments):
+        arguments = ["--device", "cpu", "--steps", "2", "--only", "StyleGAN2", *arguments]
+        result = CliRunner().invoke(load("gpu_equal").main, arguments)
+        return result.exit_code, result.output
+
+    return run
+
+
+def test_devices_that_agree(equal, tmp_path):
+    code, output = equal("--out", str(tmp_path / "out.json"))
+    assert code == 0 and "alone: the same" in output and "DIFFERS" not in output
+    (entry,) = json.loads((tmp_path / "out.json").read_text())
+    bundled, family = entry["compared"]
+    assert bundled["agrees"] and family["agrees"] and bundled["levels"] <= 1
+    assert 0 < family["loss"] < 1e-5 and 0 < family["gradient"] < 1e-2
+
+
+@pytest.mark.parametrize(
+    "fault, differs",
+    [
+        (lambda x, b, *others: (x * 1.01, b, *others), r"losses \d\.\de-0[123]"),
+        (lambda x, b, *others: (x, b, others[0], others[1] * 1.05, *others[2:]), r"within (?!0|1/)"),
+        # The right values with twice the gradient: the losses of a step do not tell.
+        (
+            lambda x, b, *others: (x, None if b is None else 2 * b - b.detach(), *others),
+            r"gradients [1-9]\.\de[-+]0[01]",
+        ),
+    ],
+    ids=["input", "gain", "gradient"],
+)
+def test_devices_that_differ(equal, monkeypatch, fault, differs):
+    from stylegan_cli.ops import bias_act
+
+    ops = sys.modules[bias_act.__module__]
+    right = ops.bias_act_reference
+    monkeypatch.setitem(ops._IMPLEMENTATIONS, "reference", lambda *values: right(*fault(*values)))
+    code, output = equal()
+    assert code == 1 and re.search(differs, output) and "differ: " in output
 
 
 def test_kernels_of_the_peer_are_built_beside_ours(load, cuda, tmp_path, capfd):
