@@ -172,8 +172,8 @@ def parts_of_c(make: Commands) -> list[Part]:
 def parts_of_d(make: Commands) -> list[Part]:
     return [
         Part("build", [make.build()], 90),
-        Part("equal", [make.equal()], 120),
-        Part("model", [make.model()], 320),
+        Part("equal", [make.equal()], 150),
+        Part("model", [make.model()], 290),
     ]
 
 

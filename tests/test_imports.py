@@ -38,7 +38,10 @@ ORDER = [
     ("kernels", "compiler search, build, cache of binaries"),
     ("distributed", "ranks and their communication"),
     ("cache download", "results that are slow to compute; downloads"),
-    ("config errors files pickled progress tensors terminal threads version", "the basics that every part may use"),
+    (
+        "config errors files optimizers pickled progress tensors terminal threads version",
+        "the basics that every part may use",
+    ),
 ]
 ROW = {name: row for row, (names, _) in enumerate(ORDER) for name in names.replace("|", " ").split()}
 SIBLINGS = {row for row, (names, _) in enumerate(ORDER) if "|" in names}

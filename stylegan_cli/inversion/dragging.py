@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from ..errors import SganError
 from ..models.generator import Generator, LayerInfo, Noise
+from ..optimizers import Adam
 from ..sampling import checks
 from ..sampling.segmenter import inner
 from ..sampling.view import style_indices_without_input
@@ -123,7 +124,7 @@ class Dragger:
         self._first, self._moving = first, first[:, self._chosen].clone().requires_grad_(True)
         scale = max(self.size) / _PAPER
         lr = 0.002 * min(max(1 / scale, 1), 5) if options.lr is None else options.lr
-        self._optimizer = torch.optim.Adam([self._moving], lr=lr)
+        self._optimizer = Adam([self._moving], lr=lr)
         self.targets = torch.tensor(targets, dtype=torch.float32, device=G.device).reshape(-1, 2)
         self.points = torch.tensor(handles, dtype=torch.float32, device=G.device).reshape(-1, 2)
         with torch.enable_grad():

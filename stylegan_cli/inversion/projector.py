@@ -27,6 +27,7 @@ from ..errors import SganError
 from ..models.config import GeneratorConfig
 from ..models.frozen import frozen_synthesis
 from ..models.generator import Generator
+from ..optimizers import Adam
 from ..progress import Progress, silent
 from ..sampling import checks, counter
 from ..sampling.labels import Choice, class_labels, label_choice, sample_labels
@@ -229,7 +230,7 @@ class Projector:
         moved = start.ws if start and start.z is None else None
         self.view = View(G, n, moved) if options.view == "optimize" and input_indices(G) else None
         self.parameters = [self.x, *(self.noise or []), *([self.view.motion] if self.view else [])]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=options.lr, betas=(0.9, 0.999))
+        self.optimizer = Adam(self.parameters, lr=options.lr, betas=(0.9, 0.999))
         infinite = torch.full([n], math.inf, device=device)
         self.best = _Best(infinite, self.ws().detach(), self.noise and [m.detach() for m in self.noise])
         if start:

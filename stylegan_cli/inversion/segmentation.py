@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..models.generator import Generator
+from ..optimizers import LBFGS
 from ..progress import Progress, silent
 from ..sampling.segmenter import Linear, class_maps, features_at, split_by_layer
 
@@ -130,7 +131,7 @@ def _descend(features: Tensor, labels: Tensor, importance: Tensor, num_classes: 
     bias = features.new_zeros(num_classes, requires_grad=True)
     decay = _L2 * max(5000 / len(labels), 1) ** 0.7
     options = {"max_iter": _STEPS, "history_size": 10, "line_search_fn": "strong_wolfe"}
-    optimizer = torch.optim.LBFGS([weight, bias], **options)
+    optimizer = LBFGS([weight, bias], **options)
 
     def closure() -> float:
         optimizer.zero_grad()

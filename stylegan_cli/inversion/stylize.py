@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..detectors.style import StyleNetwork, content_distance, style_distance
+from ..optimizers import LBFGS
 from ..progress import Progress, silent
 
 _PART = 10  # steps between reports
@@ -36,7 +37,7 @@ def stylize(
         image.grad = torch.autograd.grad(total, image)[0].contiguous()
         return total
 
-    optimizer = torch.optim.LBFGS(
+    optimizer = LBFGS(
         [image], max_iter=_PART, max_eval=_PART * _EVALUATIONS, line_search_fn="strong_wolfe", tolerance_change=0
     )
     progress("steps", 0, steps)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..detectors.distances import Loss
 from ..models.generator import Generator
+from ..optimizers import Adam
 from ..progress import Progress, silent
 from .projector import ProjectedLatents, batch_size
 
@@ -34,7 +35,7 @@ def tune(
     tuned = copy.deepcopy(G)
     tuned.synthesis.requires_grad_(True)
     weights = list(tuned.synthesis.parameters())
-    optimizer = torch.optim.Adam(weights, lr=_LR)
+    optimizer = Adam(weights, lr=_LR)
     parts = [slice(i, i + batch) for i in range(0, len(targets), batch)]
     with torch.no_grad():
         features = [loss.features(targets[part]) for part in parts]

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..optimizers import Adam, AdamW
 from .state import Stateful
 
 
@@ -21,7 +22,7 @@ class GuardedOptimizer(Stateful, Protocol):
     def step_unless(self, bad: Tensor) -> None: ...
 
 
-class GuardedAdamW(torch.optim.AdamW):
+class GuardedAdamW(AdamW):
     """torch.optim.AdamW with a step that can be skipped, decided on the host."""
 
     def step_unless(
@@ -32,7 +33,7 @@ class GuardedAdamW(torch.optim.AdamW):
             self.step()
 
 
-class FusedAdam(torch.optim.Adam):
+class FusedAdam(Adam):
     """torch.optim.Adam with a step that can be skipped and a state that loads on any device. Fused on CPUs and CUDA,
     where the device decides; on others, such as Apple's GPUs, the host does."""
 

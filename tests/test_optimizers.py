@@ -1,0 +1,82 @@
+"""Optimizers that equal PyTorch's, without importing its compiler."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from stylegan_cli import optimizers
+
+OPTIONS = {
+    "Adam": {"lr": 0.1, "fused": True},
+    "AdamW": {"lr": 0.1, "weight_decay": 0.1},
+    "LBFGS": {"line_search_fn": "strong_wolfe"},
+}
+
+
+def optimize(cls, steps, options, state=None):
+    """Minimize a function of two groups of parameters. Returns the parameters and the optimizer's state."""
+    a, b = torch.linspace(-1, 1, 12).requires_grad_(), torch.ones(3, 4, requires_grad=True)
+    optimizer = cls([a, b], **options)
+    if state is not None:
+        for parameter, value in zip((a, b), state[0]):
+            parameter.data.copy_(value)
+        optimizer.load_state_dict(copy.deepcopy(state[1]))
+
+    def closure():
+        optimizer.zero_grad()
+        loss = ((a.reshape(3, 4) * b - 2) ** 2).sum() + (a**4).sum()
+        loss.backward()
+        return loss
+
+    for _ in range(steps):
+        optimizer.step(closure)
+    return (a.detach(), b.detach()), optimizer.state_dict()
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_they_equal_those_of_pytorch(name):
+    ours, theirs = getattr(optimizers, name), getattr(torch.optim, name)
+    expected = optimize(theirs, 6, OPTIONS[name])
+    found = optimize(ours, 6, OPTIONS[name])
+    resumed = optimize(ours, 3, OPTIONS[name], optimize(theirs, 3, OPTIONS[name]))
+    for values, state in (found, resumed):
+        assert all(torch.equal(x, y) for x, y in zip(values, expected[0]))
+        assert state.keys() == expected[1].keys() and state["param_groups"] == expected[1]["param_groups"]
+    assert not torch.equal(found[0][0], optimize(ours, 5, OPTIONS[name])[0][0])
+
+
+def test_a_second_group_of_parameters():
+    a, b = (torch.ones(2, requires_grad=True) for _ in range(2))
+    optimizer = optimizers.Adam([a], lr=0.1)
+    optimizer.add_param_group({"params": [b], "lr": 0.2})
+    (a.sum() + b.sum()).backward()
+    optimizer.step()
+    assert torch.allclose(a, torch.tensor(0.9)) and torch.allclose(b, torch.tensor(0.8))
+
+
+CODE = """
+import sys, torch
+from stylegan_cli import optimizers
+from stylegan_cli.training.optimizer import lazy_adam, GuardedAdamW
+
+x = torch.ones(2, requires_grad=True)
+for optimizer in (lazy_adam([x], 4, 0.1, (0.0, 0.9)), GuardedAdamW([x]), optimizers.LBFGS([x])):
+    def closure():
+        optimizer.zero_grad()
+        loss = (x ** 2).sum()
+        loss.backward()
+        return loss
+    closure()
+    optimizer.step(closure) if isinstance(optimizer, optimizers.LBFGS) else optimizer.step_unless(torch.zeros([]))
+    optimizer.load_state_dict(optimizer.state_dict())
+assert x.max() < 1
+print(*(name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules))
+"""
+
+
+def test_the_compiler_is_not_imported():
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("\n", "")
