@@ -71,13 +71,14 @@ class Figures:
 @click.command()
 @click.option("--num", default=50, show_default=True, help="Number of seeds.")
 @click.option("--model", default=str(PACKAGED_MODEL), help="Model. Default: the bundled one.")
+@click.option("--lr", type=float, help="Learning rate. Default: that of `sgan edit drag`.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the figures as JSON.")
-def main(num: int, model: str, out: Path | None) -> None:
+def main(num: int, model: str, lr: float | None, out: Path | None) -> None:
     torch.set_num_threads(1)
     session = Session(model)
     with bar(quiet=False) as progress:
         cases = [case_of(session, seed) for seed in range(num)]
-        free, masked = (run(session, cases, used, progress) for used in (False, True))
+        free, masked = (run(session, cases, used, lr, progress) for used in (False, True))
         chance = by_chance(session, cases)
     rows = rows_of(session, free, masked, chance)
     for row in rows:
@@ -106,11 +107,11 @@ def case_of(session: Session, seed: int) -> Case:
     raise RuntimeError("the image is too small")
 
 
-def run(session: Session, cases: list[Case], use_mask: bool, progress: Progress) -> Figures:
+def run(session: Session, cases: list[Case], use_mask: bool, lr: float | None, progress: Progress) -> Figures:
     found = Figures()
     for case in track(cases, "drags with a mask" if use_mask else "drags", progress):
         mask = way_mask(case, session.G.config.height, session.G.config.width)
-        drag = session.prepare_drag(start=case.seed, points=case.points, mask=mask if use_mask else None)
+        drag = session.prepare_drag(start=case.seed, points=case.points, mask=mask if use_mask else None, lr=lr)
         start = time.process_time()
         steps = sum(1 for _ in drag.steps())
         found.seconds += time.process_time() - start

@@ -38,10 +38,10 @@ def optimize(cls, steps, options, state=None):
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_they_equal_those_of_pytorch(name):
-    ours, theirs = getattr(optimizers, name), getattr(torch.optim, name)
-    expected = optimize(theirs, 6, OPTIONS[name])
+    ours, original = getattr(optimizers, name), getattr(torch.optim, name)
+    expected = optimize(original, 6, OPTIONS[name])
     found = optimize(ours, 6, OPTIONS[name])
-    resumed = optimize(ours, 3, OPTIONS[name], optimize(theirs, 3, OPTIONS[name]))
+    resumed = optimize(ours, 3, OPTIONS[name], optimize(original, 3, OPTIONS[name]))
     for values, state in (found, resumed):
         assert all(torch.equal(x, y) for x, y in zip(values, expected[0]))
         assert state.keys() == expected[1].keys() and state["param_groups"] == expected[1]["param_groups"]
