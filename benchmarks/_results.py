@@ -77,7 +77,7 @@ def command_line(arguments: list[str]) -> str:
     """The command as typed, without the files that it writes, and with only the names of those that it reads."""
     kept, previous = [], ""
     for argument in arguments[1:]:
-        if not {"--out", "--save"} & {previous, argument} and not argument.startswith("--out="):
+        if not {"--out", "--save"} & {previous, argument} and not argument.startswith(("--out=", "--save=")):
             kept.append(Path(argument).name if previous in ("--peer", "--data") else argument)
         previous = argument
     return shlex.join(["python", f"benchmarks/{Path(arguments[0]).name}", *kept])

@@ -7,9 +7,9 @@ python benchmarks/gpu_check.py d --out gpu_check --data critters10k.zip   (the s
 
 Runs from the checkout; nothing needs to be installed besides PyTorch, a CUDA toolkit and what stylegan_cli imports. The
 parts of a call run in the order of their importance. Each has a deadline, extended by what earlier ones saved; the next
-runs even if one fails. Results are written as they come: measurements to a.json (copies can go to benchmarks/results/),
-other facts to a-parts.json, the output of everything to a.log, what d trains to d-model.safetensors. Exit
-code 1 if a part failed.
+runs even if one fails. If there is less than 36 minutes, leave out calls or parts (--only). Results are written as they
+come: measurements to a.json (copies can go to benchmarks/results/), other facts to a-parts.json, the output of
+everything to a.log, and what d trains to d-model.safetensors. Exit code 1 if a part failed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TENSOR = "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active"
 class Part:
     name: str
     commands: list[list[str]]  # run in order
-    limit: float  # seconds, for all commands; what it gets in the end takes the place of the word SECONDS
+    limit: float  # seconds, for all commands
     environment: dict[str, str] = field(default_factory=dict)
     success: tuple[int, ...] = (0,)  # exit codes
 
@@ -100,7 +100,8 @@ class Commands:
         return [*PYTHON, *TESTS, *options]
 
 
-SECONDS = "SECONDS"
+SECONDS = "SECONDS"  # in a command: replaced by the seconds that its part has, less RESERVE
+RESERVE = 20.0  # seconds, to start and to end
 WITH_PEER = ("ops", "synthesis", "train_step", "trainer", "filtered_lrelu")
 TINY = {
     "ops": "--size 16 --batch 2 --channel-max 8",
@@ -187,11 +188,11 @@ def run(part: Part, limit: float, log_path: Path) -> str:
         program = find_program(command[0])
         if program is None:
             return f"skipped: {command[0]} was not found"
+        words = [f"{limit - RESERVE:.0f}" if word == SECONDS else word for word in command[1:]]
         with open(log_path, "a") as log:
-            log.write(f"\n+ {' '.join(command)}\n")
+            log.write(f"\n+ {' '.join([program, *words])}\n")
             log.flush()
             start = log.tell()
-            words = [f"{limit - 10:.0f}" if word == SECONDS else word for word in command[1:]]
             code = _wait([program, *words], os.environ | part.environment, log, deadline - time.monotonic())
         if code is None:
             return f"FAILED: stopped after {limit:.0f} s"
@@ -233,7 +234,11 @@ def _wait(command: list[str], environment: dict[str, str], log, seconds: float) 
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("gpu_check"), show_default=True)
 @click.option("--device", default="cuda", show_default=True, help="'cpu' only tests that the benchmarks run.")
 @click.option("--peer", help="Checkout of stylegan3 or stylegan2-ada-pytorch to measure in the same run.")
-@click.option("--data", help="Dataset that d trains a model on. Default: the bundled one.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, resolve_path=True),
+    help="Dataset that d trains a model on. Default: the bundled one.",
+)
 @click.option("--only", help="Names of the parts to run, with commas.")
 @click.option("--tiny", is_flag=True, help="Small shapes, to test that everything runs.")
 def main(call: str, out: Path, device: str, peer: str | None, data: str | None, only: str | None, tiny: bool) -> None:

@@ -1,19 +1,17 @@
 """A model and its encoder, each trained on as many images as fit into its share of the time.
 
-python benchmarks/gpu_model.py --data critters10k.zip --seconds 400 --out model
+python benchmarks/gpu_model.py --data critters10k.zip --seconds 400 --save model --out results.json
 
 Writes model.safetensors, in half precision with its discriminator, and model.png; the encoder and its reconstructions
-as model-encoder.safetensors and model-encoder.png. A short run before each measures the pace. A run that is late is
-interrupted, and what it has saved is taken.
+as model-encoder.safetensors and model-encoder.png; and commands, settings and logs to the results file. A short run
+before each measures the pace. A run that is late is interrupted, and what it has saved is taken.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
 import json
-import math
-import operator
 import shutil
 import signal
 import statistics
@@ -22,16 +20,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
 from _results import command_line, machine, save_entry
 
 import stylegan_cli
-from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.sampling.encoders import load_encoder, save_encoder
 from stylegan_cli.snapshot import load_snapshot, save_snapshot
 
+SGAN = [sys.executable, "-m", "stylegan_cli"]
 # The bundled model has half as many channels, and no augmentation: it has seen each image 16 times, not hundreds.
 MODEL = ["train", "--cfg", "demo", "--size", "64", "--cbase", "2048", "--cmax", "128", "--batch", "32", "--aug", "ada"]
 ENCODER = ["encoder", "fit"]
@@ -55,73 +54,76 @@ def main(
     start, model, encoder = time.monotonic(), Path(f"{save}.safetensors"), Path(f"{save}-encoder.safetensors")
     where, lengths = ["--device", device, *(["--data", str(data)] if data else [])], (warm_up, most)
     with tempfile.TemporaryDirectory() as folder:
-        trained = train(MODEL, where, Path(folder), lengths, start + SHARE * seconds)
-        save_half(newest(trained.run, "snapshot-*.safetensors"), model)
+        trained = train([*MODEL, *where], Path(folder) / "model", lengths, start + SHARE * seconds)
+        sizes = save_half(newest(trained.run, "snapshot-*.safetensors"), model)
         shutil.copy(newest(trained.run, "fakes-*.png"), model.with_suffix(".png"))
-        report(trained, out, device)
-        trained = train(ENCODER, ["--model", str(model), *where], Path(folder), lengths, start + seconds)
+        report(trained, out, device, parameters=sizes, bytes=model.stat().st_size)
+        command = [*ENCODER, "--model", str(model), *where]
+        trained = train(command, Path(folder) / "encoder", lengths, start + seconds)
         save_half_encoder(newest(trained.run, "snapshot-*.safetensors"), model, encoder)
         shutil.copy(newest(trained.run, "reconstructions-*.png"), encoder.with_suffix(".png"))
-        report(trained, out, device)
+        report(trained, out, device, bytes=encoder.stat().st_size)
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
     run: Path  # its folder
     command: list[str]
-    seconds_per_kimg: float  # of the short run
-    seconds: float  # of the long run
+    interrupted: bool
+    seconds: float
 
 
-def train(
-    command: list[str],
-    where: list[str],  # further options
-    runs: Path,  # folder of the runs
-    lengths: tuple[float, float],  # in kimg: of the run that measures the pace, and at most
-    deadline: float,
-) -> Trained:
-    """Run a training command for as long as there is time, less a tenth."""
+def train(command: list[str], runs: Path, lengths: tuple[float, float], deadline: float) -> Trained:
+    """Run a training command for as long as there is time, less a tenth. Raises ClickException if it fails."""
     (warm_up, most), start = lengths, time.monotonic()
-    lines = stats(execute([*command, *where], runs, warm_up, deadline))
+    first = execute(command, runs / "pace", warm_up, deadline)
     # The first line of the log has the time of the first steps, which select algorithms and capture graphs.
-    pace = statistics.fmean([line["sec_per_kimg"] for line in lines if "sec_per_kimg" in line][1:] or [math.inf])
-    begun = time.monotonic()
-    startup = begun - start - warm_up * pace
-    kimg = (0.9 * (deadline - begun - MARGIN) - startup) / pace
-    kimg = min(max(kimg, warm_up), most)
-    print(f"{pace:.3f} s per kimg, {startup:.0f} s to start: {kimg:.0f} kimg", flush=True)
-    run = execute([*command, *where], runs, kimg, deadline)
-    return Trained(run, [*command, "--kimg", f"{kimg:.0f}"], pace, time.monotonic() - begun)
+    paces = [line["sec_per_kimg"] for line in stats(first.run) if "sec_per_kimg" in line][1:]
+    if not paces:
+        raise click.ClickException(f"{warm_up:g} kimg took too long to measure the pace of {' '.join(command)}.")
+    pace, begun = statistics.fmean(paces), time.monotonic()
+    startup = max(begun - start - warm_up * pace, 0.0)
+    kimg = min(max((0.9 * (deadline - begun - MARGIN) - startup) / pace, warm_up), most)
+    kimg = float(int(kimg)) if kimg >= 10 else round(kimg, 3)
+    print(f"{pace:.3f} s per kimg, {startup:.0f} s to start: {kimg:g} kimg", flush=True)
+    return execute(command, runs / "whole", kimg, deadline)
 
 
-def execute(command: list[str], runs: Path, kimg: float, deadline: float) -> Path:
-    """Train into a new folder, interrupted shortly before the deadline. Returns the folder."""
-    options = ["--kimg", f"{kimg:.3f}", "--snap", f"{kimg / 4:.3f}", "--runs", str(runs)]
-    process = subprocess.Popen([sys.executable, "-m", "stylegan_cli", *command, *options])
+def execute(command: list[str], runs: Path, kimg: float, deadline: float) -> Trained:
+    """Train into a new folder, interrupted shortly before the deadline. Raises ClickException if it fails."""
+    command, start, interrupted = [*command, "--kimg", f"{kimg:g}", "--snap", f"{kimg / 4:g}"], time.monotonic(), False
+    process = subprocess.Popen([*SGAN, *command, "--runs", str(runs)])
     try:
-        process.wait(max(deadline - time.monotonic() - MARGIN, 1.0))
+        process.wait(max(deadline - start - MARGIN, 1.0))
     except subprocess.TimeoutExpired:
+        interrupted = True
         process.send_signal(signal.SIGINT)  # it finishes its step, and saves
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(MARGIN / 2)
+        process.kill()
         process.wait()
-    if not (found := sorted(runs.glob("[0-9]*-*"))):
-        raise click.ClickException(f"{' '.join(command)} ended with exit code {process.returncode}")
-    return found[-1]
+    found = sorted(runs.glob("[0-9]*-*"))
+    if not found or (process.returncode and not interrupted):
+        raise click.ClickException(f"{' '.join(command)} ended with exit code {process.returncode}.")
+    return Trained(found[-1], command, interrupted, time.monotonic() - start)
 
 
 def stats(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    path = run / "stats.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def newest(run: Path, pattern: str) -> Path:
     if not (found := sorted(run.glob(pattern))):
-        raise click.ClickException(f"{run.name} has no {pattern}")
+        raise click.ClickException(f"{run.name} has no {pattern}.")
     return found[-1]
 
 
-def save_half(snapshot: Path, path: Path) -> None:
-    """As the bundled model is saved: of the bundled dataset, which metrics and projection find anywhere."""
+def save_half(snapshot: Path, path: Path) -> dict[str, int]:
+    """Save a model in half precision. Returns the number of parameters of each network."""
     s = load_snapshot(str(snapshot))
-    save_snapshot(path, s.G, s.D, dataclasses.replace(s.info, data=open_dataset(None).spec), torch.float16)
+    save_snapshot(path, s.G, s.D, s.info, torch.float16)
+    return {name: sum(p.numel() for p in net.parameters()) for name, net in (("G", s.G), ("D", s.D)) if net}
 
 
 def save_half_encoder(snapshot: Path, model: Path, path: Path) -> None:
@@ -130,14 +132,13 @@ def save_half_encoder(snapshot: Path, model: Path, path: Path) -> None:
     save_encoder(path, encoder.network, encoder.info, torch.float16)
 
 
-def report(trained: Trained, out: Path | None, device: str) -> None:
-    last = functools.reduce(operator.or_, stats(trained.run))  # of each name, the last value
-    print(last, flush=True)
+def report(trained: Trained, out: Path | None, device: str, **facts: Any) -> None:
+    print(f"{' '.join(trained.command)}: {trained.seconds:.0f} s{', interrupted' * trained.interrupted}", flush=True)
     if out is not None:
-        facts = {"part": trained.command[0], "trained": trained.command, "seconds": trained.seconds, "last": last}
-        command = f"{command_line(sys.argv)} ({trained.command[0]})"
-        facts |= {"seconds_per_kimg": trained.seconds_per_kimg, "machine": machine(torch.device(device))}
-        save_entry(out, {"command": command, **facts})
+        words = [Path(word).name if Path(word).is_absolute() else word for word in trained.command]
+        facts |= {"part": words[0], "trained": words, "interrupted": trained.interrupted, "seconds": trained.seconds}
+        facts |= {"stats": stats(trained.run), "machine": machine(torch.device(device))}
+        save_entry(out, {"command": f"{command_line(sys.argv)} ({words[0]})", **facts})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """PyTorch's optimizers without its compiler: `torch.optim` imports that at the first use, which takes about a second.
 
-They behave as PyTorch's own, but torch.compile must not trace through their methods.
+They behave as PyTorch's own, without `differentiable`; torch.compile must not trace through their methods.
 """
 
 from __future__ import annotations

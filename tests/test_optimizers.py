@@ -44,8 +44,43 @@ def test_they_equal_those_of_pytorch(name):
     resumed = optimize(ours, 3, OPTIONS[name], optimize(original, 3, OPTIONS[name]))
     for values, state in (found, resumed):
         assert all(torch.equal(x, y) for x, y in zip(values, expected[0]))
-        assert state.keys() == expected[1].keys() and state["param_groups"] == expected[1]["param_groups"]
+        assert (
+            state["param_groups"] == expected[1]["param_groups"]
+            and state["state"].keys() == expected[1]["state"].keys()
+        )
+        for i, slots in expected[1]["state"].items():
+            assert slots.keys() == state["state"][i].keys()
+            assert all(torch.equal(x, state["state"][i][k]) for k, x in slots.items() if torch.is_tensor(x))
     assert not torch.equal(found[0][0], optimize(ours, 5, OPTIONS[name])[0][0])
+
+
+def scheduled(cls):
+    x, rates = torch.ones(2, requires_grad=True), []
+    optimizer = cls([x], lr=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=10)
+    for _ in range(5):
+        x.sum().backward()
+        optimizer.step()
+        schedule.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    return x.detach(), rates
+
+
+def test_schedules_and_copies():
+    (x, rates), (expected, original) = (scheduled(cls) for cls in (optimizers.AdamW, torch.optim.AdamW))
+    assert torch.equal(x, expected) and rates == original and len(set(rates)) > 3
+    copied = copy.deepcopy(optimizers.Adam([x.requires_grad_()], lr=0.3))
+    assert copied.param_groups[0]["lr"] == 0.3 and torch.equal(copied.param_groups[0]["params"][0], x)
+
+
+def test_hooks_are_called_once():
+    x, calls = torch.ones(1, requires_grad=True), []
+    for cls in (optimizers.Adam, torch.optim.Adam, optimizers.Adam):
+        optimizer = cls([x])
+        optimizer.register_step_post_hook(lambda *_: calls.append(1))
+        x.sum().backward()
+        optimizer.step()
+    assert len(calls) == 3
 
 
 def test_a_second_group_of_parameters():
