@@ -166,7 +166,7 @@ def test_every_part_runs(load, cuda, monkeypatch, tmp_path, call):
             continue
         if "counters" in command:
             Path(command[-1]).write_text(NCU)
-        module, arguments = python_of(["60" if word == check.SECONDS else word for word in command])
+        module, arguments = python_of(["400" if word == check.SECONDS else word for word in command])
         monkeypatch.setattr(sys, "argv", [f"{module}.py", *arguments])
         result = CliRunner().invoke(load(module).main, arguments)
         assert result.exit_code == 0, f"{name}: {result.output}"
