@@ -75,9 +75,10 @@ def _processor() -> str:
 
 def command_line(arguments: list[str]) -> str:
     """The command as typed, without the files that it writes, and with only the names of those that it reads."""
+    words = [part for word in arguments[1:] for part in (word.split("=", 1) if word.startswith("--") else [word])]
     kept, previous = [], ""
-    for argument in arguments[1:]:
-        if not {"--out", "--save"} & {previous, argument} and not argument.startswith(("--out=", "--save=")):
-            kept.append(Path(argument).name if previous in ("--peer", "--data") else argument)
-        previous = argument
+    for word in words:
+        if not {"--out", "--save"} & {previous, word}:
+            kept.append(Path(word).name if previous in ("--peer", "--data") else word)
+        previous = word
     return shlex.join(["python", f"benchmarks/{Path(arguments[0]).name}", *kept])

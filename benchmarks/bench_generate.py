@@ -29,15 +29,9 @@ from _harness import Bench, benchmark
 @benchmark
 def main(bench: Bench, before: Path, seeds: str, model: str | None, batch: str | None) -> None:
     trees = {"ours": Path(__file__).parents[1], "before": before.resolve()}
-    arguments = ["--seeds", seeds, "--device", str(bench.device), *(["--model", model] if model else [])]
-    arguments += ["--batch", batch] if batch else []
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in trees}
-    for k in range(bench.rounds + 1):
-        for name, tree in trees.items():
-            measured = generate(tree, arguments)
-            if k:  # the first run fills the caches of files
-                times[name].append(measured)
-    processor, wall = ({name: [t[i] for t in ts] for name, ts in times.items()} for i in range(2))
+    command = ["generate", "-q", "--outdir", "out", "--seeds", seeds, "--device", str(bench.device)]
+    command += [*(["--model", model] if model else []), *(["--batch", batch] if batch else [])]
+    processor, wall = in_turn(trees, command, bench.rounds)
     seconds = {name: statistics.median(ts) for name, ts in processor.items()}
     ratio = statistics.median(b / o for b, o in zip(processor["before"], processor["ours"], strict=True))
     wall_ratio = statistics.median(b / o for b, o in zip(wall["before"], wall["ours"], strict=True))
@@ -60,14 +54,26 @@ def main(bench: Bench, before: Path, seeds: str, model: str | None, batch: str |
     print(f"  wall time {statistics.median(wall['ours']):.2f} s, before {wall_ratio:.2f}x")
 
 
-def generate(
-    tree: Path,  # a checkout
-    arguments: list[str],
-) -> tuple[float, float]:  # seconds of the processor and of the clock
-    """Generate images in a new process."""
+def in_turn(
+    trees: dict[str, Path],  # name -> a checkout
+    command: list[str],  # of sgan
+    rounds: int,
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:  # by name: seconds of the processor, and of the clock
+    """Run a command from start to end, in an empty folder of its own."""
+    processor, wall = ({name: [] for name in trees} for _ in range(2))
+    for k in range(rounds + 1):
+        for name, tree in trees.items():
+            used, passed = run(tree, command)
+            if k:  # the first run fills the caches of files
+                processor[name].append(used)
+                wall[name].append(passed)
+    return processor, wall
+
+
+def run(tree: Path, words: list[str]) -> tuple[float, float]:  # seconds of the processor, and of the clock
     environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "stylegan_cli", "generate", "-q", "--outdir", "out", *arguments]
+        command = [sys.executable, "-m", "stylegan_cli", *words]
         before, start = processor_seconds(), time.perf_counter()
         subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
         return processor_seconds() - before, time.perf_counter() - start

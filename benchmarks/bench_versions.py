@@ -1,17 +1,20 @@
-"""A training step of this version and of another checkout, in turn, as `sgan train` runs it.
+"""A training step of this version and of another checkout, in turn, as `sgan train` runs it; or a command.
 
 git worktree add ../before COMMIT
 python benchmarks/bench_versions.py --before ../before --rounds 20
 python benchmarks/bench_versions.py --before ../before --cfg demo-stylegan3
+python benchmarks/bench_versions.py --before ../before --command "edit drag --seed 1 --points 20,20:30,20 --steps 1"
 
 Each version is a process of its own, on a CPU, which trains the preset on the bundled images with the precision that it
-chooses. The clock is that of the processor with one thread, otherwise wall time.
+chooses. The clock is that of the processor with one thread, otherwise wall time. A command
+is measured from start to end, with one thread, on the processor's clock.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -21,6 +24,7 @@ from pathlib import Path
 import click
 from _harness import Bench, benchmark
 from bench_busy import measure
+from bench_generate import in_turn
 
 from stylegan_cli.threads import BUSY
 
@@ -58,18 +62,29 @@ engine.close()
 @click.option("--cfg", default="demo-stylegan2", show_default=True, help="Preset, of the same networks in both.")
 @click.option("--steps", default=16, show_default=True, help="Steps of one measurement: all phases run in 16.")
 @click.option("--threads", default=1, show_default=True, help="Number of threads of each version.")
+@click.option("--command", help="Arguments of sgan, to measure in place of a training step.")
 @benchmark
-def main(bench: Bench, before: Path, cfg: str, steps: int, threads: int) -> None:
-    with contextlib.ExitStack() as stack:
-        trees = {"ours": HERE, "before": before}
-        trainers = {name: stack.enter_context(trainer(tree, cfg, steps, threads)) for name, tree in trees.items()}
-        times = measure(trainers, bench.rounds)
+def main(bench: Bench, before: Path, cfg: str, steps: int, threads: int, command: str | None) -> None:
+    trees = {"ours": HERE, "before": before.resolve()}
+    if command:
+        times, _ = in_turn(trees, shlex.split(command), bench.rounds)
+        case = f"sgan {command}, from start to end, one thread"
+    else:
+        times = steps_in_turn(trees, cfg, steps, threads, bench.rounds)
+        case = f"training step, {cfg} preset, " + ("one thread" if threads == 1 else f"{threads} threads")
     ratio = statistics.median(old / new for old, new in zip(times["before"], times["ours"], strict=True))
     seconds = {name: statistics.median(ts) for name, ts in times.items()}
-    case = f"training step, {cfg} preset, " + ("one thread" if threads == 1 else f"{threads} threads")
     row = {"case": case, "op": "versions", "dtype": "auto", "first": "ours"}
     row |= {"seconds": seconds, "ours": seconds["ours"], "ratio": {"before": ratio}, "wrong": [], "failed": {}}
     bench.add(row)
+
+
+def steps_in_turn(
+    trees: dict[str, Path], cfg: str, steps: int, threads: int, rounds: int
+) -> dict[str, list[float]]:  # by name, seconds per step
+    with contextlib.ExitStack() as stack:
+        trainers = {name: stack.enter_context(trainer(tree, cfg, steps, threads)) for name, tree in trees.items()}
+        return measure(trainers, rounds)
 
 
 @contextlib.contextmanager

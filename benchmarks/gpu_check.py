@@ -1,9 +1,9 @@
 """Everything that needs a GPU, in four calls of less than nine minutes each.
 
-python benchmarks/gpu_check.py a --out gpu_check --peer ../stylegan3     (correctness, synthesis, profiles)
-python benchmarks/gpu_check.py b --out gpu_check --peer ../stylegan3     (training, ops and layers)
-python benchmarks/gpu_check.py c --out gpu_check --peer ../stylegan3     (compute-sanitizer, torch.compile, the rest)
-python benchmarks/gpu_check.py d --out gpu_check --data critters10k.zip   (the same losses as on the CPU, a model)
+python benchmarks/gpu_check.py a --out gpu_check --peer ../stylegan3       (correctness, synthesis, profiles)
+python benchmarks/gpu_check.py b --out gpu_check --peer ../stylegan3       (training, ops and layers)
+python benchmarks/gpu_check.py c --out gpu_check --peer ../stylegan3       (compute-sanitizer, torch.compile, the rest)
+python benchmarks/gpu_check.py d --out gpu_check --data critters10k.zip  (the same losses as on the CPU, a model)
 
 Runs from the checkout; nothing needs to be installed besides PyTorch, a CUDA toolkit and what stylegan_cli imports. The
 parts of a call run in the order of their importance. Each has a deadline, extended by what earlier ones saved; the next
@@ -67,9 +67,12 @@ class Commands:
         out = ["--device", self.device, "--out", str(self.out / f"{self.call}.json"), *rounds]
         return [*PYTHON, str(HERE / f"bench_{name}.py"), *options, *small, *out, *peer]
 
-    def part(self, name: str, *options: str) -> list[str]:
+    def script(self, name: str, *options: str) -> list[str]:
         out = ["--device", self.device, "--out", str(self.out / f"{self.call}-parts.json")]
-        return [*PYTHON, str(HERE / "gpu_parts.py"), *out, name, *options]
+        return [*PYTHON, str(HERE / f"{name}.py"), *out, *options]
+
+    def part(self, name: str, *options: str) -> list[str]:
+        return self.script("gpu_parts", name, *options)
 
     def build(self, *peer_ops: str) -> list[str]:
         ops = [word for op in peer_ops for word in ("--op", op)]
@@ -86,15 +89,13 @@ class Commands:
         return [[*NCU, *metrics, "--log-file", str(path), *launches], self.part("counters", str(path))]
 
     def equal(self) -> list[str]:
-        out = ["--device", self.device, "--out", str(self.out / f"{self.call}-parts.json")]
-        return [*PYTHON, str(HERE / "gpu_equal.py"), *out, *(["--steps", "2", "--only", "GAN2"] if self.tiny else [])]
+        return self.script("gpu_equal", *(["--steps", "2", "--only", "GAN2"] if self.tiny else []))
 
     def model(self) -> list[str]:
-        out = ["--out", str(self.out / f"{self.call}-parts.json"), "--save", str(self.out / f"{self.call}-model")]
         data = ["--data", self.data] if self.data else []
         length = ["--warm-up", "0.1", "--most", "0.1"] if self.tiny else []
-        command = [*PYTHON, str(HERE / "gpu_model.py"), "--device", self.device, "--seconds", SECONDS]
-        return [*command, *length, *data, *out]
+        save = ["--save", str(self.out / f"{self.call}-model")]
+        return self.script("gpu_model", "--seconds", SECONDS, *save, *data, *length)
 
     def tests(self, *options: str) -> list[str]:
         return [*PYTHON, *TESTS, *options]

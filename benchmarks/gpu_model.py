@@ -25,6 +25,7 @@ from typing import Any
 import click
 import torch
 from _results import command_line, machine, save_entry
+from _training import count_parameters
 
 import stylegan_cli
 from stylegan_cli.sampling.encoders import load_encoder, save_encoder
@@ -123,7 +124,7 @@ def save_half(snapshot: Path, path: Path) -> dict[str, int]:
     """Save a model in half precision. Returns the number of parameters of each network."""
     s = load_snapshot(str(snapshot))
     save_snapshot(path, s.G, s.D, s.info, torch.float16)
-    return {name: sum(p.numel() for p in net.parameters()) for name, net in (("G", s.G), ("D", s.D)) if net}
+    return {name: count_parameters(network) for name, network in (("G", s.G), ("D", s.D)) if network}
 
 
 def save_half_encoder(snapshot: Path, model: Path, path: Path) -> None:

@@ -303,7 +303,25 @@ def test_a_family_that_fails_does_not_stop_the_others(equal, load, monkeypatch):
     monkeypatch.setattr(module, "train_alone", mock.Mock(side_effect=RuntimeError("not captured\nat all")))
     code, output = equal()
     assert code == 1 and "2 of 3 differ: StyleGAN2 x, StyleGAN2" in output
-    assert "alone: RuntimeError: not captured  DIFFERS" in output and "losses" in output
+    assert "alone: RuntimeError: not captured  DIFFERS" in output and "losses" in output and "never" not in output
+
+
+def test_gradients_that_are_zero(load):
+    def engine(moment):
+        optimizer = SimpleNamespace(state_dict=lambda: {"state": {0: {"exp_avg": torch.full([3], moment)}}})
+        return SimpleNamespace(stateful={"optimizer.D": optimizer, "G": None})
+
+    differences = load("gpu_equal").gradient_differences
+    assert differences(engine(0.0), engine(0.0)) == {"D": 0.0} and differences(engine(0.0), engine(1e-9))["D"] > 1
+    assert differences(engine(1.0), engine(1.1)) == pytest.approx({"D": 0.1})
+
+
+def test_losses_that_are_not_numbers_differ_alone_too(load, monkeypatch):
+    module = load("gpu_equal")
+    monkeypatch.setattr(module, "losses_of", lambda engine: {"a": 1.0, "b": float("nan"), "c": 1.0})
+    monkeypatch.setattr(module, "opened", mock.MagicMock())
+    (error,) = module.train_alone(None, None, module.CPU, {}, [{"a": 1.0, "b": 1.0, "c": 1.0}])
+    assert error != error
 
 
 def test_differences(load):
@@ -367,7 +385,7 @@ def test_models_are_not_trained_longer_than_useful(train):
 
 
 def test_a_run_that_is_late_is_interrupted(train):
-    assert train(4, sleep=2.5).interrupted
+    assert train(6, sleep=3.5).interrupted  # after the run that measures the pace
 
 
 @pytest.mark.parametrize("options, message", [({"exit": 3}, "exit code 3"), ({"lines": 1}, "too long to measure")])
@@ -385,23 +403,12 @@ def test_the_model_is_small_enough_to_be_bundled(load):
     sizes = {"channel_base": int(options["--cbase"]), "channel_max": int(options["--cmax"])}
     config = make_train_config(options["--cfg"], open_dataset(None).spec, **sizes)
     G, D = build_generator(config.generator), build_discriminator(config.discriminator)
-    g, d = (sum(p.numel() for p in network.parameters()) for network in (G, D))
+    g, d = (load("_training").count_parameters(network) for network in (G, D))
     assert g <= 1.5e6 and 2 * (g + d) <= 5e6
 
 
 def test_commands_in_results_have_no_folders(load):
-    arguments = [
-        "/a/gpu_model.py",
-        "--data",
-        "/b/c.zip",
-        "--save",
-        "/d/e",
-        "--seconds",
-        "5",
-        "--out=/f",
-        "--peer",
-        "/g/h",
-    ]
+    arguments = ["/a/gpu_model.py", "--data=/b/c.zip", "--save", "/d/e", "--seconds", "5", "--out=/f", "--peer", "/g/h"]
     expected = "python benchmarks/gpu_model.py --data c.zip --seconds 5 --peer h"
     assert load("_results").command_line(arguments) == expected
 

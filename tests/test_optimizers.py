@@ -1,12 +1,15 @@
 """Optimizers that equal PyTorch's, without importing its compiler."""
 
 import copy
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+import stylegan_cli
 from stylegan_cli import optimizers
 
 OPTIONS = {
@@ -44,10 +47,8 @@ def test_they_equal_those_of_pytorch(name):
     resumed = optimize(ours, 3, OPTIONS[name], optimize(original, 3, OPTIONS[name]))
     for values, state in (found, resumed):
         assert all(torch.equal(x, y) for x, y in zip(values, expected[0]))
-        assert (
-            state["param_groups"] == expected[1]["param_groups"]
-            and state["state"].keys() == expected[1]["state"].keys()
-        )
+        assert state["param_groups"] == expected[1]["param_groups"]
+        assert state["state"].keys() == expected[1]["state"].keys()
         for i, slots in expected[1]["state"].items():
             assert slots.keys() == state["state"][i].keys()
             assert all(torch.equal(x, state["state"][i][k]) for k, x in slots.items() if torch.is_tensor(x))
@@ -110,6 +111,11 @@ for optimizer in (lazy_adam([x], 4, 0.1, (0.0, 0.9)), GuardedAdamW([x]), optimiz
 assert x.max() < 1
 print(*(name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules))
 """
+
+
+def test_no_other_part_makes_optimizers_of_pytorch():
+    files = Path(stylegan_cli.__file__).parent.rglob("*.py")
+    assert not [path.name for path in files if re.search(r"torch\.optim\.[A-Z]\w*\(", path.read_text(encoding="utf-8"))]
 
 
 def test_the_compiler_is_not_imported():
