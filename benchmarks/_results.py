@@ -79,6 +79,6 @@ def command_line(arguments: list[str]) -> str:
     kept, previous = [], ""
     for word in words:
         if not {"--out", "--save"} & {previous, word}:
-            kept.append(Path(word).name if previous in ("--peer", "--data") else word)
+            kept.append(Path(word).name if previous in ("--peer", "--data", "--before") else word)
         previous = word
     return shlex.join(["python", f"benchmarks/{Path(arguments[0]).name}", *kept])
